@@ -1,0 +1,1 @@
+"""A run folder in, a verified artifact folder out. `python -m export --help`."""

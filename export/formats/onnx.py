@@ -1,0 +1,67 @@
+"""ONNX in the layout of the Hugging Face hub: int64 inputs, any batch and length, `logits` out."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from tf_pipeline.artifact import Graph
+
+from ..options import ConvertOptions
+from ..twin import Twin
+
+OPSET = 17
+FLOAT32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"  # names that transformers.js opens
+
+
+def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Graph]:
+    """Write the float32 file, and the int8 one from it."""
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    outputs = twin.task.OUTPUTS["onnx"]
+    path = staging / FLOAT32
+    path.parent.mkdir()
+    specs = twin.specs(None, None, "int64")
+    with _quiet("tf2onnx"):
+        model, _ = tf2onnx.convert.from_function(tf.function(twin.function(outputs)), specs,
+                                                 opset=OPSET)
+    model.producer_name = "bert-to-every-device"
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, name in zip(value.type.tensor_type.shape.dim, ("batch_size", "sequence_length"),
+                              strict=False):
+            if not axis.dim_value:
+                axis.dim_param = name
+    onnx.save(model, path)
+    yield Graph(FLOAT32, "onnx", "float32", outputs, path.stat().st_size)
+    if options.quantize == "int8":
+        quantize(path, staging / INT8)
+        size = (staging / INT8).stat().st_size
+        # batch 1: activations are scaled by the largest of a batch, so a text's answer would
+        # depend on the texts beside it.
+        yield Graph(INT8, "onnx", "int8", outputs, size, batch=1)
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Store weights in 8 bits, activations scaled as they come.
+
+    `reduce_range` keeps weights to 7 bits: on a CPU without VNNI the sum of two 8-bit products
+    overflows, and answers chosen on a CPU that has it would change there.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet("root"):
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True,
+                         reduce_range=True)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

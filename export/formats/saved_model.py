@@ -1,0 +1,133 @@
+"""SavedModel for TF Serving: a text signature (serving_default) and a token signature."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tf_pipeline.artifact import Graph
+from tf_pipeline.errors import UserError
+from tf_pipeline.text import TextEncoder
+
+from ..options import ConvertOptions
+from ..twin import Twin
+
+log = logging.getLogger(__name__)
+
+
+def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Graph]:
+    """Write `saved_model/VERSION`, each weight once."""
+    import tensorflow as tf
+
+    relative = f"saved_model/{options.version}"
+    module = tf.Module()
+    module.weights = [variable.value for variable in twin.model.variables]
+    tokens = tf.function(twin.function(twin.task.OUTPUTS["tokens"]),
+                         input_signature=twin.specs(None, None, "int32"))
+    signatures = {"tokens": tokens.get_concrete_function()}
+    if "text" in options.signatures:
+        # Not a signature: parity and the curious load it to see the ids that the server makes.
+        module.tokenize = text_tokenizer(twin.encoder, twin.run.max_len)
+        module.serve_text = _text_function(twin, module.tokenize)
+        signatures["serving_default"] = module.serve_text.get_concrete_function()
+    else:
+        signatures["serving_default"] = signatures["tokens"]
+    tf.saved_model.save(module, str(staging / relative), signatures=signatures)
+    size = sum(p.stat().st_size for p in (staging / relative).rglob("*") if p.is_file())
+    yield Graph(relative, "saved_model", "float32", twin.task.OUTPUTS["tokens"], size,
+                required_ops=foreign_ops(staging / relative))
+
+
+def _text_function(twin: Twin, tokenize: Any) -> Any:
+    import tensorflow as tf
+
+    wanted = twin.task.OUTPUTS["text"]
+    tensors = [name for name in wanted if name != "label"]
+    run = twin.function(tensors)
+    labels = tf.constant(twin.task.labels)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def serve(text: Any) -> dict[str, Any]:
+        outputs = run(*tokenize(text))
+        if "label" in wanted:
+            outputs["label"] = tf.gather(labels, tf.argmax(outputs["probabilities"], -1))
+        return outputs
+
+    return serve
+
+
+def text_tokenizer(encoder: TextEncoder, max_len: int) -> Any:
+    """Build a tf.function: strings (batch) -> input_ids, attention_mask, token_type_ids.
+
+    BERT's own normalizer, step by step in the order of Hugging Face `tokenizers`, then tf-text's
+    WordPiece. (tf-text's FastBertTokenizer does both in one, but maps more: `…` becomes `...`.)
+    """
+    import tensorflow as tf
+    import tensorflow_text as tf_text
+
+    if not encoder.is_wordpiece:
+        raise UserError("This checkpoint's tokenizer is no WordPiece, and the SavedModel's text "
+                        "signature knows only that. Pass --signatures tokens.")
+    vocabulary = encoder.vocabulary
+    ids = {piece: i for i, piece in enumerate(vocabulary)}
+    wordpiece = tf_text.FastWordpieceTokenizer(vocabulary, max_bytes_per_word=100 * 4,
+                                               token_out_type=tf.int32, unknown_token="[UNK]")
+    lower, strip = encoder.lower_case, encoder.strip_accents
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def tokenize(text: Any) -> tuple[Any, Any, Any]:
+        pieces = wordpiece.tokenize(normalize(text, lower, strip))[:, :max_len - 2]
+        start = tf.fill([tf.shape(text)[0], 1], ids["[CLS]"])
+        end = tf.fill([tf.shape(text)[0], 1], ids["[SEP]"])
+        rows = tf.concat([start, pieces, end], 1)
+        input_ids = rows.to_tensor(encoder.pad_id)
+        mask = tf.sequence_mask(rows.row_lengths(), tf.shape(input_ids)[1], tf.int32)
+        return input_ids, mask, tf.zeros_like(input_ids)
+
+    return tokenize
+
+
+def normalize(text: Any, lower: bool, strip_accents: bool) -> Any:
+    """Clean, space out Chinese characters, strip accents, fold capitals: BertNormalizer's steps."""
+    import tensorflow as tf
+    import tensorflow_text as tf_text
+
+    replace = tf.strings.regex_replace
+    text = replace(text, r"[\t\n\r\p{Z}]", " ")
+    text = replace(text, r"[\p{C}\x{fffd}]", "")
+    if strip_accents:
+        text = replace(tf_text.normalize_utf8(text, "NFD"), r"\p{Mn}", "")
+    if lower:
+        # A capital sigma becomes σ wherever it stands; Unicode's own rule makes ς at a word's end.
+        text = tf.strings.lower(replace(text, "Σ", "σ"), encoding="utf-8")
+    return text
+
+
+def foreign_ops(folder: Path) -> tuple[str, ...]:
+    """Name the operations that are not TensorFlow's own: the server must have them linked in."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    nodes = list(graph.node) + [n for f in graph.library.function for n in f.node_def]
+    core = set(dir(tf.raw_ops))
+    functions = {f.signature.name for f in graph.library.function}
+    return tuple(sorted({n.op for n in nodes} - core - functions - {"Placeholder", "NoOp"}))
+
+
+def signatures(folder: Path) -> dict[str, Any]:
+    """Read inputs and outputs of each signature, as TF Serving's metadata shows them."""
+    from tensorflow.core.framework.types_pb2 import DataType
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+
+    def tensors(infos: Any) -> dict[str, Any]:
+        return {key: {"dtype": DataType.Name(info.dtype), "name": info.name,
+                      "shape": [d.size for d in info.tensor_shape.dim]}
+                for key, info in sorted(infos.items())}
+
+    return {key: {"inputs": tensors(d.inputs), "outputs": tensors(d.outputs)}
+            for key, d in sorted(saved.meta_graphs[0].signature_def.items())
+            if not key.startswith("__")}

@@ -1,0 +1,71 @@
+"""TFLite (LiteRT) for phones and browsers: batch 1, one length a file, builtin operations only."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tf_pipeline.artifact import Graph
+from tf_pipeline.errors import ParityError
+
+from ..options import ConvertOptions
+from ..twin import Twin
+
+
+def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Graph]:
+    """Write `model_L64.tflite` and `model_L64_int8.tflite` for each length."""
+    outputs = twin.task.OUTPUTS["tflite"]
+    for length in options.lengths:
+        with tempfile.TemporaryDirectory(dir=staging) as folder:
+            _save_frozen(twin, length, Path(folder))
+            for variant in ("float32", "int8") if options.quantize == "int8" else ("float32",):
+                name = f"model_L{length}{'' if variant == 'float32' else '_int8'}.tflite"
+                content = _run_converter(Path(folder), variant)
+                (staging / name).write_bytes(content)
+                yield Graph(name, "tflite", variant, outputs, len(content), length, batch=1)
+
+
+def _save_frozen(twin: Twin, length: int, folder: Path) -> None:
+    """Save with the weights as constants, under one named signature.
+
+    Three shorter ways write files that look right: from a concrete function there is no signature,
+    and from unfrozen variables there are no weights or answers that are NaN.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    specs = twin.specs(1, length, "int32")
+    names = twin.task.OUTPUTS["tflite"]
+    concrete = tf.function(twin.function(names)).get_concrete_function(*specs)
+    frozen = convert_variables_to_constants_v2(concrete)
+    order = [tensor.name.partition(":")[0] for tensor in frozen.inputs]
+    # A dict's outputs are flattened in the order of its sorted keys.
+    keys = sorted(names)
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        given = dict(zip((s.name for s in specs), tensors, strict=True))
+        return dict(zip(keys, frozen(*[given[name] for name in order]), strict=True))
+
+    module = tf.Module()
+    module.serve = tf.function(serve, input_signature=specs)
+    tf.saved_model.save(module, str(folder),
+                        signatures={"serving_default": module.serve.get_concrete_function()})
+
+
+def _run_converter(folder: Path, variant: str) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder),
+                                                         signature_keys=["serving_default"])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if variant == "int8":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # dynamic range: weights in 8 bits
+    try:
+        return converter.convert()
+    except Exception as error:  # noqa: BLE001 - the converter raises a bare Exception subclass
+        ops = sorted(set(re.findall(r"tf\.[A-Z]\w+", str(error))))
+        raise ParityError(f"TFLite has no builtin for {', '.join(ops) or 'an operation'} in this "
+                          f"model: {str(error).splitlines()[0]}") from error

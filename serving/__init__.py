@@ -1,0 +1,1 @@
+"""An artifact folder in, answers out. `python -m serving --help`."""

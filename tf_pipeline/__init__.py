@@ -1,0 +1,1 @@
+"""Records in, a trained run folder out. `python -m tf_pipeline --help`."""

@@ -1,0 +1,1 @@
+"""One reader a file: `SCHEMES`, `OPTIONS` and `read(location, options)`; see `sources.py`."""

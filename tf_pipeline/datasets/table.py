@@ -1,0 +1,217 @@
+"""Tables: `csv:reviews.csv?text=sentence&label=polarity`, `tsv:...`, `jsonl:...`, or a folder.
+
+csv follows the csv module's quoting. tsv is GLUE's form, where a quote is a character. jsonl has
+one object a line. A folder holds train, validation (dev, valid) and test files.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from ..errors import UserError
+from ..sources import Record, Split
+from . import _files
+
+SCHEMES = {"csv": {"format": "csv"}, "tsv": {"format": "tsv"}, "jsonl": {"format": "jsonl"}}
+OPTIONS = {
+    "text": "column of the text; default: text",
+    "text_b": "column of a pair's second text; default: text_b, if there",
+    "label": "column of the label; default: label, if there; empty for none",
+    "labels": "column of several labels (a JSON list, or with commas); default: labels, if there",
+    "score": "column of a number to predict; default: score, if there",
+}
+Row = tuple[int, dict[str, object]]  # where it starts, as an editor counts lines; column -> value
+SHOWN_ROWS = 5
+SHOWN_CHARACTERS = 60
+QUOTING = ('A text with a comma, a quote or a line break stands in quotes ("), with its own quotes '
+           "doubled.")
+
+
+def read(location: str, options: dict[str, str]) -> Iterator[Record]:
+    """Yield a record for each row; of a folder, from its train file.
+
+    Rows without a text or a label are counted, and refused together after the last row.
+    """
+    path = _path(location, options)["train"]
+    rows = {"csv": _csv_rows, "tsv": _tsv_rows, "jsonl": _json_rows}[options["format"]](path)
+    first = next(rows)
+    columns = _columns(path, list(first[1]), options)
+    missing: dict[str, list[int]] = {field: [] for field in columns}
+    for row, values in chain([first], rows):
+        record: Record = {}
+        for field, column in columns.items():
+            try:
+                value = CONVERT[field](values.get(column))
+            except ValueError as error:
+                raise UserError(f"{path}, row {row}, column {column!r}: {error}") from None
+            if value is None:
+                missing[field].append(row)
+            record[field] = value
+        if None not in record.values():
+            yield record
+    lacking = [f"no {field} (column {columns[field]!r}) in {len(rows)} rows: "
+               + ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." * (len(rows) > SHOWN_ROWS))
+               for field, rows in missing.items() if rows]
+    if lacking:
+        raise UserError(f"{path} has {'; '.join(lacking)}. Each row needs one: fill in or remove "
+                        "these rows.")
+
+
+def splits(location: str, options: dict[str, str]) -> dict[Split, tuple[str, dict[str, str]]]:
+    """Name a folder's split files."""
+    return {split: (str(path), {}) for split, path in _path(location, options).items()}
+
+
+def _path(location: str, options: dict[str, str]) -> dict[Split, Path]:
+    return _files.split_files(location, ("." + options["format"],))
+
+
+def _columns(path: Path, there: list[str], options: dict[str, str]) -> dict[str, str]:
+    """Choose the column of each field: the one asked for, else one of the field's name."""
+    columns = {}
+    # In a file without a header the names are a row's values, and can be long.
+    names = ", ".join(name[:SHOWN_CHARACTERS] for name in there)
+    for field in OPTIONS:
+        column = options.get(field, field if field in there else "")
+        if column and column not in there:
+            raise UserError(f"{path} has no column {column!r} for {field}. Its columns: {names}. "
+                            f"Choose one of them with {field}=COLUMN.")
+        if column:
+            columns[field] = column
+    if "text" not in columns:
+        raise UserError(f"{path} has no column 'text'. Its columns: {names}. "
+                        f"Choose one of them: {options['format']}:{path}?text=COLUMN.")
+    return columns
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    # strict: a quote left open would otherwise swallow all rows after it in silence.
+    reader = csv.reader(_files.text_lines(path), strict=True)
+    start = 1
+    header: list[str] = []
+    rows = 0
+    try:
+        for values in reader:
+            if header and values:
+                if len(values) > len(header):
+                    raise UserError(_width(path, start, values, header) + " " + QUOTING)
+                yield start, dict.fromkeys(header) | dict(zip(header, values, strict=False))
+                rows += 1
+            elif "".join(values).strip():
+                header = _header(path, values)
+            # The reader knows a row's last line; a text in quotes can span several.
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, row {start}: not CSV ({error}). " + QUOTING) from None
+    _refuse_header_only(path, header, rows)
+
+
+def _tsv_rows(path: Path) -> Iterator[Row]:
+    header: list[str] = []
+    rows = 0
+    for row, line in enumerate(_files.text_lines(path), 1):
+        line = line.rstrip("\r\n")
+        values = line.split("\t")
+        if not header and line.strip():
+            header = _header(path, values)
+        elif header and line:
+            if len(values) != len(header):
+                raise UserError(_width(path, row, values, header) + " In a tsv file each tab "
+                                "starts a new column, also inside quotes.")
+            yield row, dict(zip(header, values, strict=True))
+            rows += 1
+    _refuse_header_only(path, header, rows)
+
+
+def _header(path: Path, names: list[str]) -> list[str]:
+    names = [name.strip() for name in names]
+    if "" in names:
+        raise UserError(f"{path}: column {names.index('') + 1} of the header has no name "
+                        f"({', '.join(map(repr, names))}). Name it; pandas writes such a column "
+                        "unless told index=False.")
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UserError(f"{path}: the header has two columns {double!r} ({', '.join(names)}). "
+                        "Give each a name of its own.")
+    return names
+
+
+def _width(path: Path, row: int, values: list[str], header: list[str]) -> str:
+    return (f"{path}, row {row}: {len(values)} columns, but the header has {len(header)} "
+            f"({', '.join(header)}).")
+
+
+def _refuse_header_only(path: Path, header: list[str], rows: int) -> None:
+    if not rows:
+        raise UserError(f"{path} has a header ({', '.join(header)}) but no rows. Add rows; the "
+                        "first line always counts as the header.")
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    for row, line in enumerate(_files.text_lines(path), 1):
+        if not line.strip():
+            continue
+        shown = line.strip()[:SHOWN_CHARACTERS]
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, row {row}, character {error.pos + 1}: not JSON ({error.msg}) "
+                            f"in {shown!r}. Write one object a line.") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}, row {row}: {shown!r} is no JSON object. Write one a line, "
+                            'e.g. {"text": "fine", "label": "positive"}.')
+        yield row, values
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"the text is {value!r}; it must be a string. Put it in quotes.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the text {value!r} holds half of a surrogate pair, which no tokenizer "
+                         "takes. Remove it.") from None
+    return value if value.strip() else None
+
+
+def _label(value: object) -> str | None:
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"the label is {value!r}; allowed: a string, a number, true or false. "
+                         "The option `label=` reads no label.")
+    return (value or "").strip() or None
+
+
+def _labels(value: object) -> list[str] | None:
+    """Give several labels, or none: in a cell, an empty one means that no label applies."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"labels is {value!r}; allowed: a list, or a string with commas.")
+    if value is None:
+        return None
+    labels = [_label(one) for one in value]
+    if None in labels:
+        raise ValueError(f"labels is {value!r}, with an empty label in it. Remove it.")
+    return [one for one in labels if one is not None]
+
+
+def _score(value: object) -> float | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        score = float(value) if isinstance(value, str | int | float) else math.nan
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score) or isinstance(value, bool):
+        raise ValueError(f"the score is {value!r}; allowed: a finite number such as 2.5.")
+    return score
+
+
+CONVERT = {"text": _text, "text_b": _text, "label": _label, "labels": _labels, "score": _score}

@@ -1,0 +1,15 @@
+"""The one error that a user can cause, and the one that protects the user."""
+
+USER_ERROR_EXIT = 2
+PARITY_EXIT = 3
+
+
+class UserError(ValueError):
+    """Says what is wrong, the value received, what is allowed and what to do.
+
+    A command line prints it as one line and exits with 2.
+    """
+
+
+class ParityError(RuntimeError):
+    """A file does not give the trained model's answers; nothing was published. Exit code 3."""

@@ -1,0 +1,103 @@
+"""Texts to answers, from a run or from any file of an artifact: one class for all of them.
+
+`Predictor("artifacts/reviews")(["what a film"])`. TFLite and ONNX need no TensorFlow.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import plugins, runtimes
+from .artifact import Graph, Manifest
+from .errors import UserError
+from .runner import Runner, run_all
+from .task import Answer, Record, Scores, Task, create
+from .text import Arrays, TextEncoder
+
+log = logging.getLogger(__name__)
+
+
+class Predictor:
+    """A loaded model with its tokenizer and its decoding. The files' hashes are checked."""
+
+    manifest: Manifest | None = None
+    graph: Graph | None = None
+    task: Task
+    encoder: TextEncoder
+
+    def __init__(self, folder: Path | str, runtime: str | None = None, variant: str | None = None,
+                 length: int | None = None, threads: int | None = None):
+        self.folder = Path(folder)
+        if (self.folder / "manifest.json").exists() or not (self.folder / "run.json").exists():
+            self._open_artifact(runtime, variant, length, threads)
+        elif runtime or variant or length:
+            raise UserError(f"{self.folder} is a run, which answers with Keras only. Leave out "
+                            "--runtime, --variant and --length, or give an artifact.")
+        else:
+            self._open_run()
+
+    def _open_artifact(self, runtime: str | None, variant: str | None, length: int | None,
+                       threads: int | None) -> None:
+        if runtime is not None:
+            plugins.load(runtimes, runtime)  # an unknown name lists the choices
+        manifest = Manifest.load(self.folder)
+        graph = manifest.choose(runtime, variant, length)
+        manifest.check_files(self.folder, graph.path)
+        manifest.check_files(self.folder, "tokenizer.json")
+        if manifest.drift:
+            log.warning("Artifact %s was published with --accept-drift: at least one of its files "
+                        "does not give the trained model's answers.", manifest.name)
+        self.manifest, self.graph = manifest, graph
+        self.task = create(manifest.task, manifest.labels, manifest.options)
+        self.encoder = TextEncoder.load(self.folder / "tokenizer.json", manifest.max_len,
+                                        manifest.tokenizer["pad_id"])
+        self._runner: Runner = plugins.load(runtimes, graph.runtime).load(
+            self.folder / graph.path, threads)
+
+    def _open_run(self) -> None:
+        from .run import Run
+        from .runtimes import keras
+
+        run = Run.load(self.folder)
+        self.task, self.encoder = run.task, run.encoder
+        self._runner = keras.wrap(run.model)
+
+    @property
+    def name(self) -> str:
+        """What answers, in words."""
+        if self.graph is None:
+            return f"{self.folder} (keras)"
+        return f"{self.folder / self.graph.path} ({self.graph.runtime} {self.graph.variant})"
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run token ids as they are: int (batch, length)."""
+        return self._runner(inputs)
+
+    def outputs(self, records: Sequence[Record], size: int = 32) -> Arrays:
+        """Encode and run records, each once and in order, in batches that the file allows."""
+        graph = self.graph
+        limit = self.encoder.max_len
+        if graph and graph.length:
+            limit = min(limit, graph.length)
+        encoded = self.task.encode(records, self.encoder, limit)
+        return run_all(self._runner, encoded, graph.batch if graph and graph.batch else size,
+                       graph.length if graph else None)
+
+    def __call__(self, texts: Sequence[str]) -> list[Answer]:
+        """Answer texts, in order."""
+        if not texts:
+            return []
+        return self.task.decode(self.outputs([{"text": text} for text in texts]))
+
+    def evaluate(self, records: Sequence[Record]) -> Scores:
+        """Score records against their targets."""
+        self.task.targets(records)  # an unknown label is named before minutes of work
+        return self.task.score(self.outputs(records), records)
+
+
+def describe(predictor: Predictor) -> dict[str, Any]:
+    """Name model, runtime and variant for `--json`."""
+    graph = predictor.graph
+    return {"model": str(predictor.folder), "runtime": graph.runtime if graph else "keras",
+            "variant": graph.variant if graph else "float32"}

@@ -1,0 +1,172 @@
+"""The run folder: what training leaves, and all that export needs, on any machine.
+
+backbone.json tokenizer.json labels.json model.weights.h5 evaluation.jsonl metrics.json
+confusion.png logs/ checkpoints/ and, written last, run.json: its presence means complete.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import files
+from .errors import UserError
+from .task import Record, Task, create
+from .text import TextEncoder
+
+if TYPE_CHECKING:
+    import keras
+
+    from .backbone import BertConfig
+
+SCHEMA = 1
+EVALUATION_ROWS = 5000
+_VERSIONS = ("tensorflow", "keras", "tokenizers", "numpy", "jax")
+_HASHED = ("backbone.json", "tokenizer.json", "labels.json", "model.weights.h5",
+           "evaluation.jsonl", "metrics.json")
+
+
+def versions(packages: tuple[str, ...] = _VERSIONS) -> dict[str, str]:
+    """Name the installed versions without importing anything."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise UserError when `out` exists, saying what stands there."""
+    if not out.exists():
+        return
+    advice = "Choose another --out, or delete it first."
+    if (out / "run.json").exists():
+        raise UserError(f"--out {out} already holds a finished run. {advice}")
+    state = out / "checkpoints" / "state.json"
+    if state.exists():
+        best = json.loads(state.read_text("utf-8"))["best"]
+        scores = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if k != "epoch")
+        raise UserError(f"--out {out} holds a run that was cut off; its best weights are of epoch "
+                        f"{best['epoch']} ({scores}) in checkpoints/best.weights.h5. {advice}")
+    if (out / "checkpoints").exists():
+        raise UserError(f"--out {out} holds a run that was cut off before its first validation; "
+                        f"it has no weights worth keeping. {advice}")
+    raise UserError(f"--out {out} exists and is not a run. {advice}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run. Loading it checks every file's hash; the model is built when asked for."""
+
+    path: Path
+    info: dict[str, Any]  # run.json
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Run":
+        """Open a run folder; UserError where it is none, unfinished, too new or damaged."""
+        path = Path(path)
+        index = path / "run.json"
+        if not index.exists():
+            reason = ("its training was cut off before the end" if (path / "checkpoints").exists()
+                      else "there is no run.json" if path.exists() else "no such folder")
+            raise UserError(f"{path} is not a finished run: {reason}. Give a folder that "
+                            "`python -m tf_pipeline train --out` wrote.")
+        try:
+            info = json.loads(index.read_text("utf-8"))
+            schema = info["schema"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{index} cannot be read ({error!r}). Copy the run again.") from None
+        if schema > SCHEMA:
+            raise UserError(f"{path} was made by a newer version of this kit (schema {schema}; "
+                            f"this one reads up to {SCHEMA}). Update the kit.")
+        for name, expected in info["files"].items():
+            files.check(path / name, expected)
+        return cls(path, info)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def max_len(self) -> int:
+        """Longest text in tokens that the model was trained on."""
+        return self.info["config"]["max_len"]
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """History, validation and test scores."""
+        return json.loads((self.path / "metrics.json").read_text("utf-8"))
+
+    @cached_property
+    def task(self) -> Task:
+        """The task with its labels."""
+        labels = json.loads((self.path / "labels.json").read_text("utf-8"))
+        return create(self.info["task"], labels, self.info["options"])
+
+    @cached_property
+    def config(self) -> "BertConfig":
+        """The backbone's architecture."""
+        from .backbone import BertConfig
+
+        file = self.path / "backbone.json"
+        return BertConfig.from_json(file.read_text("utf-8"), str(file))
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The tokenizer."""
+        keys = json.loads((self.path / "backbone.json").read_text("utf-8"))
+        return TextEncoder.load(self.path / "tokenizer.json", self.max_len, keys["pad_token_id"])
+
+    @cached_property
+    def model(self) -> "keras.Model":
+        """The trained model in float32: the three inputs to the task's outputs."""
+        from .backbone import build
+
+        model = self.task.build(build(self.config))
+        model.load_weights(self.path / "model.weights.h5")
+        return model
+
+    @property
+    def backbone(self) -> "keras.Model":
+        """The trained backbone without its head."""
+        return self.model.get_layer("backbone")
+
+    def evaluation(self, split: str = "test") -> list[Record]:
+        """Read the kept rows of a split: texts and targets."""
+        with (self.path / "evaluation.jsonl").open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        return [{k: v for k, v in row.items() if k != "split"}
+                for row in rows if row["split"] == split]
+
+
+def write(out: Path, parts: dict[str, str], info: dict[str, Any]) -> Run:
+    """Write the text files, then run.json over everything that lies there. Weights came before."""
+    for name, content in parts.items():
+        (out / name).write_text(content, "utf-8")
+    hashes = {name: files.describe(out / name) for name in _HASHED}
+    files.write_last(out / "run.json", {"schema": SCHEMA, **info, "files": hashes})
+    return Run.load(out)
+
+
+def evaluation_lines(validation: list[Record], test: list[Record]) -> str:
+    """Choose the rows that travel with the run: test first, a fifth left for validation.
+
+    Export chooses quantization settings on validation rows and reports on test rows.
+    """
+    share = min(len(validation), max(EVALUATION_ROWS // 5, EVALUATION_ROWS - len(test)))
+    rows = [{**record, "split": "test"} for record in _spread(test, EVALUATION_ROWS - share)]
+    rows += [{**record, "split": "validation"} for record in _spread(validation, share)]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _spread(records: list[Record], most: int) -> list[Record]:
+    """Take evenly over the whole list: files are often sorted by label."""
+    if len(records) <= most:
+        return records
+    return [records[i * len(records) // most] for i in range(most)]

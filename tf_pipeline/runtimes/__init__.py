@@ -1,0 +1,1 @@
+"""One runtime a file: `load(path) -> Runner`. Parity, evaluation and serving share them."""

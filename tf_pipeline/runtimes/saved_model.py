@@ -1,0 +1,48 @@
+"""A SavedModel in TensorFlow, as TF Serving runs it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runner import Runner
+from ..text import Arrays
+
+
+def open_folder(path: Path) -> Any:
+    """Load the folder; registers tf-text's operations, which its text signature needs."""
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401
+
+    return tf.saved_model.load(str(path))
+
+
+def load(path: Path, threads: int | None = None) -> Runner:
+    """Load the `tokens` signature. TensorFlow's threads are the whole process's: not set here."""
+    return tokens_runner(open_folder(path))
+
+
+def tokens_runner(loaded: Any) -> Runner:
+    """Give the `tokens` signature of a loaded SavedModel."""
+    function = loaded.signatures["tokens"]
+
+    def run(arrays: Arrays) -> Arrays:
+        import tensorflow as tf
+
+        outputs = function(**{k: tf.constant(v, tf.int32) for k, v in arrays.items()})
+        return {name: values.numpy() for name, values in outputs.items()}
+
+    return run
+
+
+def text_runner(loaded: Any) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
+    """Give the `serving_default` signature of a loaded SavedModel: strings in."""
+    function = loaded.signatures["serving_default"]
+
+    def run(texts: Sequence[str]) -> dict[str, np.ndarray]:
+        import tensorflow as tf
+
+        return {k: v.numpy() for k, v in function(text=tf.constant(list(texts))).items()}
+
+    return run

@@ -1,0 +1,99 @@
+"""Dataset specs: `SCHEME:LOCATION[?key=value&key=value]`, e.g. `csv:reviews.csv?label=polarity`.
+
+A reader is a file in `datasets/` with
+- `SCHEMES`: scheme -> the options that it sets (a file can read several formats),
+- `OPTIONS`: option -> one phrase for the user; any other option is refused here,
+- `read(location, options) -> Iterator[Record]`, and
+- if a location can hold several splits: `splits(location, options)`, which gives for each split
+  its location and the options to add.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+from urllib.parse import unquote
+
+from . import datasets, plugins
+from .errors import UserError
+
+Record = dict[str, object]
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+# Two letters at least, so that the drive of a Windows path is not taken for a scheme.
+SCHEME = re.compile(r"([A-Za-z]\w+):")
+
+
+def read(spec: str) -> Iterator[Record]:
+    """Read one dataset; of a location with several splits, the training split."""
+    scheme, location, options = _parse(spec)
+    reader = schemes()[scheme]
+    records: Iterator[Record] = reader.read(location, {**reader.SCHEMES[scheme], **options})
+    return records
+
+
+def split_specs(spec: str) -> dict[Split, str]:
+    """Name the dataset of each split that a spec holds; a single file counts as train."""
+    scheme, location, options = _parse(spec)
+    reader = schemes()[scheme]
+    if not hasattr(reader, "splits"):
+        return {"train": spec}
+    found = reader.splits(location, {**reader.SCHEMES[scheme], **options})
+    return {split: _format(scheme, found[split][0], {**options, **found[split][1]})
+            for split in SPLITS if split in found}
+
+
+def schemes() -> dict[str, ModuleType]:
+    """Map each scheme to the reader that declares it."""
+    readers = [plugins.load(datasets, name) for name in plugins.names(datasets)]
+    return {scheme: reader for reader in readers for scheme in sorted(reader.SCHEMES)}
+
+
+def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
+    """Split a spec into scheme, location and the user's options, and check all three."""
+    rest, _, query = spec.partition("?")
+    match = SCHEME.match(rest)
+    scheme = match[1] if match else _scheme_of_path(rest)
+    location = rest[match.end():] if match else rest
+    readers = schemes()
+    if scheme not in readers:
+        raise UserError(f"Unknown scheme {scheme!r} in {spec!r}. Choose one of: "
+                        f"{', '.join(sorted(readers))}; e.g. csv:{location or 'reviews.csv'}.")
+    if not location:
+        raise UserError(f"{spec!r} names no location. Write {scheme}:LOCATION.")
+    options: dict[str, str] = {}
+    for pair in filter(None, query.split("&")):
+        key, equals, value = pair.partition("=")
+        if not equals or key in options:
+            problem = "is given twice" if equals else "has no value"
+            raise UserError(f"Option {key!r} {problem} in {spec!r}. "
+                            "Write each as key=value, with & between two of them.")
+        options[key] = unquote(value)
+    allowed = readers[scheme].OPTIONS
+    unknown = next((key for key in options if key not in allowed), None)
+    if unknown is not None:
+        raise UserError(f"Unknown option {unknown!r} in {spec!r}. "
+                        f"Allowed for {scheme}: {', '.join(allowed) or 'none'}.")
+    return scheme, location, options
+
+
+def _scheme_of_path(location: str) -> str:
+    """Find the scheme of a bare path: the file's extension, or the only fitting one in a folder."""
+    path = Path(location).expanduser()
+    files = list(path.iterdir()) if location and path.is_dir() else [path]
+    known = sorted(schemes())
+    fitting = sorted({f.suffix.lower().removeprefix(".") for f in files} & set(known))
+    if len(fitting) != 1:
+        reason = f"fits {' and '.join(fitting)}" if fitting else "names no scheme"
+        raise UserError(f"Dataset {location!r} {reason}. Write SCHEME:{location or 'LOCATION'} "
+                        f"with one of these schemes: {', '.join(known)}.")
+    return fitting[0]
+
+
+def _format(scheme: str, location: str, options: dict[str, str]) -> str:
+    """Write a spec that `_parse` takes apart again; only & and % have a meaning in a value."""
+    query = "&".join(f"{key}={value.replace('%', '%25').replace('&', '%26')}"
+                     for key, value in options.items())
+    return f"{scheme}:{location}" + ("?" + query if query else "")

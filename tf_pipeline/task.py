@@ -1,0 +1,75 @@
+"""What every task is: the contract between training, export and serving.
+
+A file in tasks/ declares `Options` (a frozen dataclass, its fields become flags) and `Task`.
+Keras is imported inside `build`, `compile_args` and `export_outputs` only: decoding an artifact's
+answers needs none of it.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from . import plugins, tasks
+from .text import Arrays, Encoded, TextEncoder
+
+if TYPE_CHECKING:
+    import keras
+
+Record = dict[str, Any]
+Answer = dict[str, Any]
+Scores = dict[str, Any]
+
+
+class Task(Protocol):
+    """One kind of model, from records to answers."""
+
+    FIELDS: ClassVar[tuple[str, ...]]  # what a training record must hold
+    METRIC: ClassVar[str]  # the score that early stopping and the export gate watch
+    # Which outputs each exported graph gives; the scale is in the name, decoding never guesses.
+    OUTPUTS: ClassVar[dict[str, tuple[str, ...]]]
+
+    labels: tuple[str, ...]
+    options: Any
+
+    def __init__(self, labels: Sequence[str], options: Any) -> None: ...
+
+    @classmethod
+    def learn(cls, records: Sequence[Record], options: Any) -> "Task":
+        """Make the task for these training records; UserError where they cannot teach it."""
+
+    def encode(self, records: Sequence[Record], encoder: TextEncoder,
+               max_len: int | None = None) -> Encoded:
+        """Turn records into token ids."""
+
+    def targets(self, records: Sequence[Record]) -> Arrays:
+        """Give, by output name, what the loss compares with; UserError for an unknown label."""
+
+    def weights(self, targets: Arrays) -> np.ndarray:
+        """Weigh each training example: float32 (examples,)."""
+
+    def build(self, backbone: "keras.Model") -> "keras.Model":
+        """Put the head on: a functional model with named outputs."""
+
+    def compile_args(self) -> dict[str, Any]:
+        """Give loss and metrics for `model.compile`."""
+
+    def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Compute, in Keras operations, every tensor that OUTPUTS names."""
+
+    def decode(self, outputs: Arrays) -> list[Answer]:
+        """Turn a runtime's outputs into answers; numpy only."""
+
+    def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:
+        """Compare outputs with the records' targets; holds METRIC."""
+
+
+def options_of(name: str) -> type:
+    """Give a task's Options class."""
+    return plugins.load(tasks, name).Options
+
+
+def create(name: str, labels: Sequence[str], options: dict[str, Any]) -> Task:
+    """Make a task again from what a run or an artifact stores."""
+    module = plugins.load(tasks, name)
+    return module.Task(labels, module.Options(**options))

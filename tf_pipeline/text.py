@@ -1,0 +1,162 @@
+"""Text to token ids with Hugging Face `tokenizers`; tokenizer.json is the only source of truth.
+
+Nothing here imports TensorFlow: training, evaluation and serving encode through this one class.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import UserError
+
+Arrays = dict[str, np.ndarray]
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of many texts without padding: text i holds `ids[splits[i]:splits[i + 1]]`."""
+
+    ids: np.ndarray  # int32, all texts one after the other
+    types: np.ndarray  # int32, 0 for the first text of a pair and 1 for the second
+    splits: np.ndarray  # int64, (texts + 1,)
+    cut: int = 0  # how many texts were longer than max_len
+    pad_id: int = 0
+
+    def __len__(self) -> int:
+        return len(self.splits) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, special ones included: (texts,)."""
+        return np.diff(self.splits)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Encoded":
+        """Pick rows, in the order given."""
+        spans = [slice(self.splits[i], self.splits[i + 1]) for i in rows]
+        empty = np.zeros(0, np.int32)
+        return Encoded(np.concatenate([self.ids[s] for s in spans] or [empty]),
+                       np.concatenate([self.types[s] for s in spans] or [empty]),
+                       np.concatenate([[0], np.cumsum(self.lengths[list(rows)])]).astype(np.int64),
+                       pad_id=self.pad_id)
+
+    def padded(self, rows: Sequence[int] | np.ndarray, length: int) -> Arrays:
+        """Lay rows out as the three standard inputs: int32 (rows, length)."""
+        shape = (len(rows), length)
+        arrays = {"input_ids": np.full(shape, self.pad_id, np.int32),
+                  "attention_mask": np.zeros(shape, np.int32),
+                  "token_type_ids": np.zeros(shape, np.int32)}
+        for row, i in enumerate(rows):
+            span = slice(self.splits[i], self.splits[i + 1])
+            used = span.stop - span.start
+            arrays["input_ids"][row, :used] = self.ids[span]
+            arrays["attention_mask"][row, :used] = 1
+            arrays["token_type_ids"][row, :used] = self.types[span]
+        return arrays
+
+
+class TextEncoder:
+    """Encodes texts as the checkpoint's own tokenizer does, with padding and truncation off.
+
+    The file's own padding and truncation are cleared: the MiniLM file pads every text to 128.
+    """
+
+    def __init__(self, tokenizer_json: str, max_len: int = 128, pad_id: int = 0):
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.max_len = max_len
+        self.pad_id = pad_id
+
+    @classmethod
+    def load(cls, path: Path, max_len: int = 128, pad_id: int = 0) -> "TextEncoder":
+        """Read a tokenizer.json; a file that is none raises UserError."""
+        try:
+            text = path.read_text("utf-8")
+            whole = "model" in json.loads(text)
+        except FileNotFoundError:
+            raise UserError(f"No tokenizer at {path}. A checkpoint, run or artifact folder holds "
+                            "tokenizer.json; copy it there.") from None
+        except ValueError:  # not JSON, or not UTF-8
+            whole = False
+        if not whole:
+            raise UserError(f"{path} is not a tokenizer.json (Hugging Face tokenizers format). "
+                            "Copy the file again from its source.")
+        return cls(text, max_len, pad_id)
+
+    def to_json(self) -> str:
+        """Write the tokenizer as tokenizer.json, without padding and truncation."""
+        return self._tokenizer.to_str(pretty=True)
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Pieces in the order of their ids: line i of vocab.txt is id i."""
+        by_id = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items(),
+                       key=lambda item: item[1])
+        return [piece for piece, _ in by_id]
+
+    @property
+    def is_wordpiece(self) -> bool:
+        """Whether vocab.txt and BERT's own rules can stand in for tokenizer.json."""
+        return json.loads(self._tokenizer.to_str())["model"]["type"] == "WordPiece"
+
+    @property
+    def lower_case(self) -> bool:
+        """Whether the normalizer folds capitals."""
+        text = self._tokenizer.normalizer.normalize_str("Aa") if self._tokenizer.normalizer else ""
+        return text == "aa"
+
+    @property
+    def strip_accents(self) -> bool:
+        """Whether the normalizer removes accents."""
+        normalizer = self._tokenizer.normalizer
+        return normalizer is not None and normalizer.normalize_str("é") == "e"
+
+    def recase(self, cased: bool) -> "TextEncoder":
+        """Give the same vocabulary with capitals kept (and accents with them) or folded."""
+        spec = json.loads(self._tokenizer.to_str())
+        normalizer = spec.get("normalizer") or {}
+        if normalizer.get("type") != "BertNormalizer":
+            raise UserError("--cased and --uncased change a BERT normalizer, and this tokenizer "
+                            f"has {normalizer.get('type')!r}. Leave the flag out.")
+        normalizer["lowercase"] = not cased
+        normalizer["strip_accents"] = None  # None: as `lowercase` says
+        return TextEncoder(json.dumps(spec), self.max_len, self.pad_id)
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None,
+               max_len: int | None = None) -> Encoded:
+        """Encode texts, or text pairs, cutting each to `max_len` tokens and counting the cuts."""
+        limit = self.max_len if max_len is None else max_len
+        rows = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        # Truncation inside the tokenizer keeps the closing [SEP] and shortens the longer of a pair.
+        self._tokenizer.enable_truncation(limit)
+        encodings = self._tokenizer.encode_batch_fast(rows)
+        self._tokenizer.no_truncation()
+        lengths = [len(e.ids) for e in encodings]
+        ids = [i for e in encodings for i in e.ids]
+        types = [t for e in encodings for t in e.type_ids]
+        return Encoded(np.array(ids, np.int32), np.array(types, np.int32),
+                       np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+                       sum(bool(e.overflowing) for e in encodings), self.pad_id)
+
+
+def batches(encoded: Encoded, size: int, length: int | None = None,
+            multiple: int = 8) -> Iterator[tuple[np.ndarray, Arrays]]:
+    """Give (rows, inputs) so that each text comes exactly once, texts of like length together.
+
+    Every batch has `size` rows (the last one repeats its first row; `rows` names only the real
+    ones) and a length that is a multiple of `multiple`, or `length`: few shapes, few compilations.
+    """
+    size = min(size, len(encoded))
+    order = np.argsort(encoded.lengths, kind="stable")
+    for start in range(0, len(order), max(size, 1)):
+        rows = order[start:start + size]
+        longest = int(encoded.lengths[rows].max())
+        padded_rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
+        yield rows, encoded.padded(padded_rows, length or -(-longest // multiple) * multiple)

@@ -1,0 +1,220 @@
+"""Records to a run folder: `fit(TrainConfig(...))` is what `python -m tf_pipeline train` calls."""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import accelerator, checkpoints, files, metrics, run, splits
+from .config import TrainConfig
+from .data import training_batches
+from .errors import UserError
+from .run import Run
+from .runner import run_all
+from .runtimes import keras as keras_runtime
+from .task import Task, options_of
+from .text import TextEncoder
+
+if TYPE_CHECKING:
+    import keras
+
+    from .callbacks import Validation
+
+log = logging.getLogger(__name__)
+
+
+def fit(config: TrainConfig, options: Any = None) -> Run:
+    """Train and write the run folder `config.out`; nothing there counts before run.json.
+
+    `options` is the task's own Options, its defaults if not given. SIGINT and SIGTERM end training
+    early and keep the best weights; the run then says `stopped`.
+    """
+    if config.out is None:
+        raise UserError("--out is missing. Name the run folder to write, e.g. --out runs/reviews.")
+    run.refuse_existing(config.out)
+    options = options or options_of(config.task)()
+    parts, task = read_data(config, options)
+    checkpoint = checkpoints.load(config.backbone, config.cased)
+    if config.max_len > checkpoint.config.max_position_embeddings:
+        raise UserError(f"--max-len is {config.max_len}; {config.backbone} has only "
+                        f"{checkpoint.config.max_position_embeddings} positions.")
+    return _Training(config, task, parts, checkpoint).go()
+
+
+def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:
+    """Read and split the data and let the task learn its labels; every target is checked."""
+    from . import plugins, tasks
+
+    module = plugins.load(tasks, config.task)
+    parts = splits.assemble(config.train, config.validation, config.test)
+    for note in parts.notes:
+        log.warning("%s", note)
+    for name in ("train", "validation", "test"):
+        rows = getattr(parts, name)
+        lacking = [field for field in module.Task.FIELDS if any(field not in r for r in rows)]
+        if lacking:
+            raise UserError(f"Task {config.task} needs the fields {', '.join(module.Task.FIELDS)}; "
+                            f"the {name} data {parts.specs[name]!r} has {', '.join(rows[0])}. Name "
+                            f"the columns, e.g. ?{lacking[0]}=COLUMN.")
+    task = module.Task.learn(parts.train, options)
+    for name in ("validation", "test"):
+        try:
+            task.targets(getattr(parts, name))
+        except UserError as error:
+            raise UserError(f"The {name} data {parts.specs[name]!r} has {error}") from None
+    return parts, task
+
+
+class _Training:
+    """One training, from encoded data to the folder."""
+
+    def __init__(self, config: TrainConfig, task: Task, parts: splits.Splits,
+                 checkpoint: checkpoints.Checkpoint):
+        import keras
+
+        assert config.out is not None
+        self.config, self.task, self.parts, self.checkpoint = config, task, parts, checkpoint
+        self.out: Path = config.out
+        self.encoder: TextEncoder = checkpoint.encoder
+        self.encoder.max_len = config.max_len
+        self.device = accelerator.choose(config.precision)
+        self.started = time.time()
+        self.encoded = task.encode(parts.train, self.encoder)
+        if self.encoded.cut:
+            log.warning("%d of %d training texts are longer than --max-len %d and were cut.",
+                        self.encoded.cut, len(self.encoded), config.max_len)
+        if len(self.encoded) < config.batch_size:
+            raise UserError(f"{len(self.encoded)} training examples do not fill one batch of "
+                            f"--batch-size {config.batch_size}. Lower it, or add data.")
+        self.steps = len(self.encoded) // config.batch_size
+        keras.utils.set_random_seed(config.seed)
+
+    def go(self) -> Run:
+        """Train, choose the best weights, evaluate, write."""
+        from .callbacks import Progress, Scalars, Validation, stop_on_signals
+
+        with _precision(self.device.precision):
+            model = self.task.build(self.checkpoint.build())
+            trainer = self._compile(model)
+        self._announce(model)
+        with files.disk_errors(self.out), stop_on_signals() as request:
+            folder = self.out / "checkpoints"
+            folder.mkdir(parents=True)
+            validation = Validation(lambda: self.score(model, "validation"), self.task.METRIC,
+                                    self.config.patience, folder, request)
+            targets = self.task.targets(self.parts.train)
+            trainer.fit(
+                training_batches(self.encoded, targets, self.task.weights(targets),
+                                 self.config.batch_size, self.config.seed),
+                steps_per_epoch=self.steps, epochs=self.config.epochs, shuffle=False, verbose=0,
+                callbacks=[Progress(request), validation,
+                           Scalars(self.out / "logs", validation)])
+            validation.restore(model)
+            return self._write(model, validation, request.received)
+
+    def _compile(self, model: "keras.Model") -> "keras.Model":
+        import keras
+
+        config = self.config
+        total = self.steps * config.epochs
+        schedule = _warmup_and_decay()(config.learning_rate, int(config.warmup * total), total)
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay,
+                                           epsilon=1e-8, global_clipnorm=config.clip_norm)
+        # No decay on biases and layer norms (Devlin et al. 2019, and every BERT code since).
+        optimizer.exclude_from_weight_decay(var_list=[
+            v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])
+        # A second Model over the same layers: saving `model` then never writes optimizer slots.
+        trainer = keras.Model(model.input, model.output)
+        # XLA on a CPU took 1.5 times as long (measured), and on TensorFlow compiles each length.
+        trainer.compile(optimizer, jit_compile=keras.backend.backend() == "jax",
+                        **self.task.compile_args())
+        return trainer
+
+    def _announce(self, model: "keras.Model") -> None:
+        """Say device, precision and the minutes to come, from the time of a forward pass."""
+        rows = np.argsort(self.encoded.lengths)[len(self.encoded) // 2:][:self.config.batch_size]
+        sample = self.encoded.take(rows)
+        runner = keras_runtime.wrap(model)
+        run_all(runner, sample, len(rows))  # compiles
+        begin = time.perf_counter()
+        run_all(runner, sample, len(rows))
+        forward_s = time.perf_counter() - begin
+        # Backward is two forwards, AdamW and dropout about one more (docs/decisions.md).
+        minutes = 4 * forward_s * self.steps * self.config.epochs / 60
+        log.info("Training on %s, %s, about %.1f minutes: %d examples, %d epochs of %d steps.",
+                 self.device.name, self.device.precision, minutes, len(self.encoded),
+                 self.config.epochs, self.steps)
+
+    def score(self, model: "keras.Model", split: str) -> dict[str, Any]:
+        """Evaluate on a split, each example once."""
+        records = getattr(self.parts, split)
+        outputs = run_all(keras_runtime.wrap(model), self.task.encode(records, self.encoder))
+        return self.task.score(outputs, records)
+
+    def _write(self, model: "keras.Model", validation: "Validation", stopped: Any) -> Run:
+        scores = {"history": validation.history, "best_epoch": validation.best["epoch"],
+                  "validation": self.score(model, "validation"), "test": self.score(model, "test")}
+        model.save_weights(self.out / "model.weights.h5")
+        metrics.plot_confusion(scores["test"], self.task.labels, self.out / "confusion.png")
+        config = {k: str(v) if isinstance(v, Path) else v
+                  for k, v in dataclasses.asdict(self.config).items()}
+        # Texts and hashes only: a run is given to others, the path of a data file is not theirs.
+        data = {name: {"spec": self.parts.specs[name], "rows": len(getattr(self.parts, name)),
+                       "sha256": self.parts.hashes[name]}
+                for name in ("train", "validation", "test")}
+        return run.write(self.out, {
+            "backbone.json": self.checkpoint.config.to_json(),
+            "tokenizer.json": self.encoder.to_json(),
+            "labels.json": json.dumps(self.task.labels, ensure_ascii=False),
+            "evaluation.jsonl": run.evaluation_lines(self.parts.validation, self.parts.test),
+            "metrics.json": json.dumps(scores, indent=2),
+        }, {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "task": self.config.task, "options": dataclasses.asdict(self.task.options),
+            "config": config, "metric": self.task.METRIC, "data": data,
+            "stopped": stopped.name if stopped else None,
+            "device": self.device.name, "precision": self.device.precision,
+            "duration_s": round(time.time() - self.started, 1), "versions": run.versions(),
+        })
+
+
+@contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _warmup_and_decay() -> type:
+    import keras
+    from keras import ops
+
+    class WarmupAndDecay(keras.optimizers.schedules.LearningRateSchedule):
+        """Rises linearly to the peak, then falls linearly to 0 at the last step."""
+
+        def __init__(self, peak: float, warmup_steps: int, total_steps: int):
+            super().__init__()
+            self.peak, self.warmup, self.total = peak, max(warmup_steps, 1), total_steps
+
+        def __call__(self, step: Any) -> Any:
+            step = ops.cast(step, "float32")
+            rising = (step + 1) / self.warmup
+            falling = (self.total - step) / max(self.total - self.warmup, 1)
+            return self.peak * ops.clip(ops.minimum(rising, falling), 0.0, 1.0)
+
+        def get_config(self) -> dict[str, Any]:
+            return {"peak": self.peak, "warmup_steps": self.warmup, "total_steps": self.total}
+
+    return WarmupAndDecay
