@@ -29,10 +29,14 @@ class Twin:
         trained = self.run.model
         return keras.Model(trained.input, self.task.export_outputs(trained.output), name="twin")
 
-    @property
-    def weights_bytes(self) -> int:
-        """The least size that a file with all weights in float32 can have."""
-        return 4 * self.model.count_params()
+    def least_bytes(self, length: int) -> int:
+        """The weights in float32 that any graph for texts of this length must hold.
+
+        Not counted: positions past `length`, and the pooler, which not every task reads.
+        """
+        config = self.run.config
+        unused = (config.max_position_embeddings - length + config.hidden_size) * config.hidden_size
+        return 4 * (self.model.count_params() - unused)
 
     @cached_property
     def runner(self) -> Runner:

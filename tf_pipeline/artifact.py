@@ -70,7 +70,8 @@ class Manifest:
             content = json.loads(path.read_text("utf-8"))
             schema = content["schema"]
         except (ValueError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error!r}). Copy the artifact again.") from None
+            raise UserError(f"{path} cannot be read ({error!r}). Copy the artifact "
+                            "again.") from None
         if schema > SCHEMA:
             raise UserError(f"{folder} was made by a newer version of this kit (schema {schema}; "
                             f"this one reads up to {SCHEMA}). Update the kit.")

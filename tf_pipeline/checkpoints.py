@@ -13,20 +13,12 @@ from typing import Any
 import numpy as np
 
 from .backbone import BertConfig, build, get_weights, set_weights
+from .config import BACKBONES
 from .errors import UserError
 from .text import SPECIAL_TOKENS, TextEncoder
 
 log = logging.getLogger(__name__)
 
-HELP = {
-    "minilm": "all-MiniLM-L6-v2: 6 layers, hidden 384, 22.7 M weights, English, uncased; "
-              "from the Python package index (83 MB, once)",
-    "FOLDER": "a Hugging Face layout folder with config.json, model.safetensors and tokenizer.json",
-    "runs/NAME": "the backbone of a finished run",
-    "hf:REPOSITORY[@REVISION]": "a BERT of the Hugging Face hub",
-    "keras:PRESET": "a KerasHub BERT preset or preset folder, e.g. keras:bert_base_en_uncased",
-    "tiny": "2 layers, hidden 32, random weights: for tests and for trying things out",
-}
 _FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
           "vocab.txt"]
 
@@ -69,7 +61,7 @@ def load(source: str, cased: bool | None = None) -> Checkpoint:
         checkpoint = from_folder(folder, cased, source)
     else:
         raise UserError(f"Unknown backbone {source!r}: no such folder. Choose one of: "
-                        f"{', '.join(HELP)}.")
+                        f"{', '.join(BACKBONES)}.")
     if cased is None or checkpoint.encoder.lower_case is not cased:
         return checkpoint
     return Checkpoint(source, checkpoint.config, checkpoint.encoder.recase(cased),

@@ -13,10 +13,24 @@ from .errors import UserError
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Settings = TypeVar("Settings")
 
+BACKBONES = {
+    "minilm": "all-MiniLM-L6-v2: 6 layers, hidden 384, 22.7 M weights, English, uncased; "
+              "from the Python package index (83 MB, once)",
+    "FOLDER": "a Hugging Face layout folder with config.json, model.safetensors and tokenizer.json",
+    "runs/NAME": "the backbone of a finished run",
+    "hf:REPOSITORY[@REVISION]": "a BERT of the Hugging Face hub",
+    "keras:PRESET": "a KerasHub BERT preset or preset folder, e.g. keras:bert_base_en_uncased",
+    "tiny": "2 layers, hidden 32, random weights: for tests and for trying things out",
+}
 
-def option(default: Any = dataclasses.MISSING, *, help: str) -> Any:  # noqa: A002
-    """Declare a field with the sentence that `--help` shows for its flag."""
-    return dataclasses.field(default=default, metadata={"help": help})
+
+def option(default: Any = dataclasses.MISSING, *, help: str,  # noqa: A002
+           off: str | None = None) -> Any:
+    """Declare a field with the sentence that `--help` shows for its flag.
+
+    `off` names a bool's other side, if that is not `--no-FIELD`.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "off": off})
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,8 @@ class TrainConfig:
     validation: str | None = option(None, help="validation data; cut from --train if not given")
     test: str | None = option(None, help="test data; cut from --train if not given")
     backbone: str = option("minilm", help="checkpoint: see `python -m tf_pipeline backbones`")
-    cased: bool | None = option(None, help="keep or fold capitals; default: as the checkpoint says")
+    cased: bool | None = option(None, off="--uncased", help="keep capitals, or fold them; "
+                                "default: as the checkpoint says")
     max_len: int = option(128, help="longest text in tokens; longer ones are cut and counted")
     epochs: int = option(3, help="passes over the training data")
     batch_size: int = option(32, help="examples per step")
@@ -70,25 +85,34 @@ def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup, setting
     """Give the parser one flag for each field of a settings dataclass."""
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
-        kind = _plain_type(hints[field.name])
-        required = field.default is dataclasses.MISSING
-        text = field.metadata["help"]
-        flag: dict[str, Any] = {"default": argparse.SUPPRESS, "required": required}
-        if kind is bool:
-            flag["action"] = argparse.BooleanOptionalAction
-        elif typing.get_origin(kind) is Literal:
-            flag["choices"] = typing.get_args(kind)
-        elif typing.get_origin(kind) is tuple:
-            flag["type"] = _comma_list(typing.get_args(kind)[0])
-            flag["metavar"] = "A,B"
-        else:
-            flag["type"] = kind
-            flag["metavar"] = field.name.rpartition("_")[2].upper()
-        if not required and field.default is not None:
-            shown = ",".join(map(str, field.default)) if kind is not bool and isinstance(
+        name, text = _flag(field.name), field.metadata["help"].replace("%", "%%")
+        if field.default not in (dataclasses.MISSING, None, ()):
+            shown = ",".join(map(str, field.default)) if isinstance(
                 field.default, tuple) else field.default
             text += f" (default: {shown})"
-        parser.add_argument(_flag(field.name), help=text.replace("%", "%%"), **flag)
+        kind = _plain_type(hints[field.name])
+        if kind is bool:
+            common: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+            parser.add_argument(name, action="store_true", help=text, **common)
+            parser.add_argument(_off(field), action="store_false", help=f"the opposite of {name}",
+                                **common)
+            continue
+        parser.add_argument(name, help=text, default=argparse.SUPPRESS,
+                            required=field.default is dataclasses.MISSING,
+                            **_value(kind, field.name))
+
+
+def _value(kind: Any, field_name: str) -> dict[str, Any]:
+    """Say how argparse reads a value of this type."""
+    if typing.get_origin(kind) is Literal:
+        return {"choices": typing.get_args(kind)}
+    if typing.get_origin(kind) is tuple:
+        return {"type": _comma_list(typing.get_args(kind)[0]), "metavar": "A,B"}
+    return {"type": kind, "metavar": field_name.rpartition("_")[2].upper()}
+
+
+def _off(field: dataclasses.Field) -> str:
+    return field.metadata["off"] or _flag("no_" + field.name)
 
 
 def _comma_list(kind: type) -> Any:
@@ -114,7 +138,7 @@ def to_flags(settings: Any) -> list[str]:
         if value == field.default:
             continue
         if isinstance(value, bool):
-            words.append(_flag(field.name) if value else _flag("no_" + field.name))
+            words.append(_flag(field.name) if value else _off(field))
         else:
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words.append(f"{_flag(field.name)}={shown}")

@@ -55,11 +55,11 @@ def as_text(report: dict) -> str:
         blocks.append(_align(rows))
     for pair, overlap in report["overlap"].items():
         if overlap["texts"]:
-            blocks.append(f"{_count(overlap['texts'])} texts stand in {pair}, e.g.\n"
+            blocks.append(f"Texts in both {pair}: {_count(overlap['texts'])}, e.g.\n"
                           + "\n".join(f"  {_shorten(text)}" for text in overlap["examples"]))
     conflicts = report["conflicts"]
     if conflicts["texts"]:
-        blocks.append(f"{_count(conflicts['texts'])} texts have more than one label, e.g.\n"
+        blocks.append(f"Texts with more than one label: {_count(conflicts['texts'])}, e.g.\n"
                       + "\n".join(f"  {' | '.join(map(_shorten, one['labels']))}: "
                                   f"{_shorten(one['text'])}" for one in conflicts["examples"]))
     if report["notes"]:

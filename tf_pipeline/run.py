@@ -100,7 +100,7 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """History, validation and test scores."""
+        """History, scores of validation and test, and of the test rows that the run keeps."""
         return json.loads((self.path / "metrics.json").read_text("utf-8"))
 
     @cached_property
@@ -154,18 +154,24 @@ def write(out: Path, parts: dict[str, str], info: dict[str, Any]) -> Run:
     return Run.load(out)
 
 
-def evaluation_lines(validation: list[Record], test: list[Record]) -> str:
+def choose_evaluation(validation: list[Record],
+                      test: list[Record]) -> dict[str, list[Record]]:
     """Choose the rows that travel with the run: test first, a fifth left for validation.
 
     Export chooses quantization settings on validation rows and reports on test rows.
     """
     share = min(len(validation), max(EVALUATION_ROWS // 5, EVALUATION_ROWS - len(test)))
-    rows = [{**record, "split": "test"} for record in _spread(test, EVALUATION_ROWS - share)]
-    rows += [{**record, "split": "validation"} for record in _spread(validation, share)]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return {"test": spread(test, EVALUATION_ROWS - share),
+            "validation": spread(validation, share)}
 
 
-def _spread(records: list[Record], most: int) -> list[Record]:
+def evaluation_lines(rows: dict[str, list[Record]]) -> str:
+    """Write evaluation.jsonl."""
+    return "".join(json.dumps({**record, "split": split}, ensure_ascii=False) + "\n"
+                   for split, records in rows.items() for record in records)
+
+
+def spread(records: list[Record], most: int) -> list[Record]:
     """Take evenly over the whole list: files are often sorted by label."""
     if len(records) <= most:
         return records

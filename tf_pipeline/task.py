@@ -29,6 +29,8 @@ class Task(Protocol):
     # Which outputs each exported graph gives; the scale is in the name, decoding never guesses.
     OUTPUTS: ClassVar[dict[str, tuple[str, ...]]]
 
+    ARCHITECTURE: ClassVar[str]  # the class of transformers that has this head
+
     labels: tuple[str, ...]
     options: Any
 
@@ -59,6 +61,12 @@ class Task(Protocol):
 
     def decode(self, outputs: Arrays) -> list[Answer]:
         """Turn a runtime's outputs into answers; numpy only."""
+
+    def decisions(self, outputs: Arrays) -> tuple[list[Any], np.ndarray]:
+        """Give what parity compares, a decision for each record, and by how much it was made.
+
+        The margin is in probability; below 1e-4 it is a tie, and either side is right.
+        """
 
     def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:
         """Compare outputs with the records' targets; holds METRIC."""

@@ -19,7 +19,7 @@ from .errors import UserError
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Task, options_of
+from .task import Record, Task, options_of
 from .text import TextEncoder
 
 if TYPE_CHECKING:
@@ -56,17 +56,16 @@ def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:
     parts = splits.assemble(config.train, config.validation, config.test)
     for note in parts.notes:
         log.warning("%s", note)
-    for name in ("train", "validation", "test"):
-        rows = getattr(parts, name)
+    for name, rows in parts.records().items():
         lacking = [field for field in module.Task.FIELDS if any(field not in r for r in rows)]
         if lacking:
             raise UserError(f"Task {config.task} needs the fields {', '.join(module.Task.FIELDS)}; "
                             f"the {name} data {parts.specs[name]!r} has {', '.join(rows[0])}. Name "
                             f"the columns, e.g. ?{lacking[0]}=COLUMN.")
     task = module.Task.learn(parts.train, options)
-    for name in ("validation", "test"):
+    for name, rows in parts.records().items():
         try:
-            task.targets(getattr(parts, name))
+            task.targets(rows)
         except UserError as error:
             raise UserError(f"The {name} data {parts.specs[name]!r} has {error}") from None
     return parts, task
@@ -107,8 +106,8 @@ class _Training:
         with files.disk_errors(self.out), stop_on_signals() as request:
             folder = self.out / "checkpoints"
             folder.mkdir(parents=True)
-            validation = Validation(lambda: self.score(model, "validation"), self.task.METRIC,
-                                    self.config.patience, folder, request)
+            validation = Validation(lambda: self.score(model, self.parts.validation),
+                                    self.task.METRIC, self.config.patience, folder, request)
             targets = self.task.targets(self.parts.train)
             trainer.fit(
                 training_batches(self.encoded, targets, self.task.weights(targets),
@@ -152,28 +151,32 @@ class _Training:
                  self.device.name, self.device.precision, minutes, len(self.encoded),
                  self.config.epochs, self.steps)
 
-    def score(self, model: "keras.Model", split: str) -> dict[str, Any]:
-        """Evaluate on a split, each example once."""
-        records = getattr(self.parts, split)
+    def score(self, model: "keras.Model", records: list[Record]) -> dict[str, Any]:
+        """Evaluate on records, each once."""
         outputs = run_all(keras_runtime.wrap(model), self.task.encode(records, self.encoder))
         return self.task.score(outputs, records)
 
     def _write(self, model: "keras.Model", validation: "Validation", stopped: Any) -> Run:
+        assert validation.best is not None
+        kept = run.choose_evaluation(self.parts.validation, self.parts.test)
         scores = {"history": validation.history, "best_epoch": validation.best["epoch"],
-                  "validation": self.score(model, "validation"), "test": self.score(model, "test")}
+                  "validation": self.score(model, self.parts.validation),
+                  "test": self.score(model, self.parts.test)}
+        whole = len(kept["test"]) == len(self.parts.test)
+        scores["kept"] = scores["test"] if whole else self.score(model, kept["test"])
         model.save_weights(self.out / "model.weights.h5")
         metrics.plot_confusion(scores["test"], self.task.labels, self.out / "confusion.png")
         config = {k: str(v) if isinstance(v, Path) else v
                   for k, v in dataclasses.asdict(self.config).items()}
         # Texts and hashes only: a run is given to others, the path of a data file is not theirs.
-        data = {name: {"spec": self.parts.specs[name], "rows": len(getattr(self.parts, name)),
+        data = {name: {"spec": self.parts.specs[name], "rows": len(rows),
                        "sha256": self.parts.hashes[name]}
-                for name in ("train", "validation", "test")}
+                for name, rows in self.parts.records().items()}
         return run.write(self.out, {
             "backbone.json": self.checkpoint.config.to_json(),
             "tokenizer.json": self.encoder.to_json(),
             "labels.json": json.dumps(self.task.labels, ensure_ascii=False),
-            "evaluation.jsonl": run.evaluation_lines(self.parts.validation, self.parts.test),
+            "evaluation.jsonl": run.evaluation_lines(kept),
             "metrics.json": json.dumps(scores, indent=2),
         }, {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

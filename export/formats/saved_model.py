@@ -14,6 +14,12 @@ from ..twin import Twin
 
 log = logging.getLogger(__name__)
 
+# A word of over 100 characters is one [UNK] for BERT; tf-text counts bytes and so gets room for
+# any alphabet. Such words are hashes and base64 in practice; a class of all letters needs a regex
+# of 59,000 states.
+_LONG_WORD = r"[A-Za-z0-9]{101,}"
+_UNKNOWN = "\ue000"  # private use: cleaned from any text, in no vocabulary
+
 
 def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Graph]:
     """Write `saved_model/VERSION`, each weight once."""
@@ -70,7 +76,7 @@ def text_tokenizer(encoder: TextEncoder, max_len: int) -> Any:
                         "signature knows only that. Pass --signatures tokens.")
     vocabulary = encoder.vocabulary
     ids = {piece: i for i, piece in enumerate(vocabulary)}
-    wordpiece = tf_text.FastWordpieceTokenizer(vocabulary, max_bytes_per_word=100 * 4,
+    wordpiece = tf_text.FastWordpieceTokenizer(vocabulary, max_bytes_per_word=4 * 100,
                                                token_out_type=tf.int32, unknown_token="[UNK]")
     lower, strip = encoder.lower_case, encoder.strip_accents
 
@@ -100,7 +106,7 @@ def normalize(text: Any, lower: bool, strip_accents: bool) -> Any:
     if lower:
         # A capital sigma becomes σ wherever it stands; Unicode's own rule makes ς at a word's end.
         text = tf.strings.lower(replace(text, "Σ", "σ"), encoding="utf-8")
-    return text
+    return replace(text, _LONG_WORD, _UNKNOWN)
 
 
 def foreign_ops(folder: Path) -> tuple[str, ...]:

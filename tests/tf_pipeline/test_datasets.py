@@ -109,8 +109,8 @@ def test_wrong_column_lists_those_there(tmp_path):
 def test_rows_without_text_or_label_are_counted(tmp_path):
     rows = ["a,x", ",x", "  ,x", '"b\nc",x', "d", *["e,  "] * 6]
     path = write(tmp_path / "a.csv", "text,label\n" + "\n".join(rows) + "\n")
-    has(refusal(f"csv:{path}"), "no text (column 'text') in 2 rows: 3, 4;",
-        "no label (column 'label') in 7 rows: 7, 8, 9, 10, 11, ...")
+    has(refusal(f"csv:{path}"), "no text (column 'text'): 2 (row 3, 4);",
+        "no label (column 'label'): 7 (row 7, 8, 9, 10, 11, ...)")
     # An empty name reads no label, so a row may lack one.
     path = write(tmp_path / "b.csv", "text,label\na,\n")
     assert list(sources.read(f"csv:{path}?label=")) == [{"text": "a"}]
@@ -119,8 +119,8 @@ def test_rows_without_text_or_label_are_counted(tmp_path):
 def test_json_null_or_absent_counts_as_missing(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "a", "label": "x"}\n{"text": null, "label": "x"}\n'
                  '{"text": "b"}\n')
-    has(refusal(f"jsonl:{path}"), "no text (column 'text') in 1 rows: 2",
-        "no label (column 'label') in 1 rows: 3")
+    has(refusal(f"jsonl:{path}"), "no text (column 'text'): 1 (row 2)",
+        "no label (column 'label'): 1 (row 3)")
 
 
 def test_column_counts(tmp_path):

@@ -165,7 +165,7 @@ def test_unknown_vader_set():
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """Prepare two small data sets as TFDS does, so that they load without their code."""
+    """Prepare a small data set in a folder; its class registers itself as mini_reviews."""
     tfds = pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("tensorflow")
     folder = tmp_path_factory.mktemp("tfds")
@@ -190,6 +190,14 @@ def prepared(tmp_path_factory):
                 yield i, {"sentence": text, "label": hidden or i % 2, "stars": i,
                           "words": ["Eva", "ran"], "ner": ["P", "O"]}
 
+    class Unreachable(MiniReviews):
+        def _split_generators(self, dl_manager):
+            raise ConnectionError("No route to example.org\nwith a long story behind it")
+
+    class Handmade(MiniReviews):
+        def _split_generators(self, dl_manager):
+            raise AssertionError("Put the archive into the manual folder")
+
     MiniReviews(data_dir=folder).download_and_prepare()
     return folder
 
@@ -198,7 +206,7 @@ def test_tfds_names_labels_and_decodes(prepared, caplog):
     records = list(sources.read(f"tfds:mini_reviews?text=sentence&data_dir={prepared}"))
     assert {r["label"] for r in records} == {"bad", "good"}
     assert {r["text"] for r in records} == {f"caf\u00e9 {i}" for i in range(12) if i != 7}
-    has(caplog.text, "left out 1 examples with an empty text")
+    has(caplog.text, "1 examples with an empty text were left out")
     spec = f"tfds:mini_reviews?data_dir={prepared}&tokens=words&tags=ner&label=stars&split=test"
     records = list(sources.read(spec))
     assert all(r["tokens"] == ["Eva", "ran"] and r["tags"] == ["P", "O"] for r in records)
@@ -221,3 +229,10 @@ def test_tfds_refusals(prepared):
     has(refusal(f"{base}&text=sentense"), "'sentense' for text", "sentence")
     has(refusal(f"{base}&text=sentence&split=dev"), "'dev'", "train", "validation")
     has(refusal(f"tfds:mini_review?data_dir={prepared}"), "'mini_review'", str(prepared))
+    has(refusal(f"tfds:mini_reviews/large?data_dir={prepared}&text=sentence"), "mini_reviews/large")
+
+
+@pytest.mark.parametrize(("name", "part"), [("unreachable", "No route to example.org with a"),
+                                            ("handmade", "into the manual folder.")])
+def test_tfds_without_network_is_one_line(prepared, name, part):
+    has(refusal(f"tfds:{name}?data_dir={prepared}"), part, "network", "TFDS_DATA_DIR")

@@ -52,12 +52,11 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
             record[field] = value
         if None not in record.values():
             yield record
-    lacking = [f"no {field} (column {columns[field]!r}) in {len(rows)} rows: "
-               + ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." * (len(rows) > SHOWN_ROWS))
-               for field, rows in missing.items() if rows]
+    lacking = [f"no {field} (column {columns[field]!r}): {len(found)} (row "
+               + ", ".join(map(str, found[:SHOWN_ROWS])) + ", ..." * (len(found) > SHOWN_ROWS) + ")"
+               for field, found in missing.items() if found]
     if lacking:
-        raise UserError(f"{path} has {'; '.join(lacking)}. Each row needs one: fill in or remove "
-                        "these rows.")
+        raise UserError(f"{path} has rows with {'; '.join(lacking)}. Fill them in or remove them.")
 
 
 def splits(location: str, options: dict[str, str]) -> dict[Split, tuple[str, dict[str, str]]]:

@@ -27,9 +27,11 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
     split = options.get("split", "train")
     chosen = _features(location, list(builder.info.features), options)
     try:
-        dataset = builder.as_dataset(split=split, shuffle_files=False)
+        # Read once: TFDS would keep small data sets in memory for a second pass.
+        dataset = builder.as_dataset(split=split, shuffle_files=False,
+                                     read_config=tfds.ReadConfig(try_autocache=False))
     except ValueError as error:
-        raise UserError(f"tfds:{location} has no split {split!r}: {_first_line(error)} Its splits: "
+        raise UserError(f"tfds:{location} has no split {split!r}: {_one_line(error)} Its splits: "
                         f"{', '.join(builder.info.splits)}.") from None
     empty = 0
     for example in tfds.as_numpy(dataset):
@@ -47,8 +49,8 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
             record[field] = [_name(one) for one in record[field]]
         yield record
     if empty:
-        log.warning("tfds:%s, split %s: left out %d examples with an empty text.", location, split,
-                    empty)
+        log.warning("tfds:%s, split %s: %d examples with an empty text were left out.", location,
+                    split, empty)
 
 
 def splits(location: str, options: dict[str, str]) -> dict[Split, tuple[str, dict[str, str]]]:
@@ -84,7 +86,7 @@ def _builder(location: str, options: dict[str, str]) -> Any:
                         f"prepared in {where}. For the names see "
                         "https://www.tensorflow.org/datasets/catalog/overview.") from None
     except ValueError as error:
-        raise UserError(f"tfds:{location}: {_first_line(error)} Write tfds:NAME or "
+        raise UserError(f"tfds:{location}: {_one_line(error)} Write tfds:NAME or "
                         "tfds:NAME/CONFIG.") from None
     try:
         builder.download_and_prepare()
@@ -94,7 +96,7 @@ def _builder(location: str, options: dict[str, str]) -> Any:
     # A missing network is an OSError; data that only a person may fetch, an AssertionError.
     except (OSError, AssertionError, tfds.download.DownloadError,
             NonMatchingChecksumError) as error:
-        raise UserError(f"tfds:{location} cannot be prepared: {_first_line(error)} Check the "
+        raise UserError(f"tfds:{location} cannot be prepared: {_one_line(error)} Check the "
                         "network, which is needed once, or point TFDS_DATA_DIR (or data_dir=) to "
                         "a folder where it is prepared.") from None
     return builder
@@ -118,11 +120,12 @@ def _features(location: str, there: list[str], options: dict[str, str]) -> dict[
 
 def _plain(feature: Any, value: Any) -> Any:
     """Turn TFDS's arrays, bytes and class numbers into lists, strings and class names."""
-    if hasattr(feature, "int2str"):
-        return None if int(value) == HIDDEN else feature.int2str(int(value))
+    # Lists first: TFDS's Sequence passes on the attributes of what it holds, int2str too.
     if getattr(value, "ndim", 0):
         inner = getattr(feature, "feature", None)
         return [_plain(inner, one) for one in value]
+    if hasattr(feature, "int2str"):
+        return None if int(value) == HIDDEN else feature.int2str(int(value))
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.item() if hasattr(value, "item") else value
@@ -133,6 +136,6 @@ def _name(label: Any) -> str:
     return label.strip() if isinstance(label, str) else str(label).lower()
 
 
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _one_line(error: Exception) -> str:
+    line = " ".join(str(error).split())[:300] or type(error).__name__
     return line if line.endswith(".") else line + "."

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from ..quiet import import_tensorflow
 from ..runner import Runner
 from ..text import Arrays
 
 
 def open_folder(path: Path) -> Any:
     """Load the folder; registers tf-text's operations, which its text signature needs."""
+    import_tensorflow()
     import tensorflow as tf
     import tensorflow_text  # noqa: F401
 

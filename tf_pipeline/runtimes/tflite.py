@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..quiet import quiet_libraries
 from ..runner import Runner
 from ..text import Arrays
 
@@ -16,7 +17,9 @@ def load(path: Path, threads: int | None = None) -> Runner:
     """Load a .tflite file by its signature; rows run one after the other, as its batch is 1."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+    with quiet_libraries():  # "Created TensorFlow Lite XNNPACK delegate for CPU."
+        interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+        interpreter.allocate_tensors()
     signatures = interpreter.get_signature_list()
     if SIGNATURE not in signatures:
         raise UserError(f"{path} has no signature {SIGNATURE!r} (it has: "

@@ -30,6 +30,7 @@ class Task:
 
     FIELDS = ("text", "label")
     METRIC = "accuracy"
+    ARCHITECTURE = "BertForSequenceClassification"
     OUTPUTS = {
         "onnx": ("logits",),
         "tflite": ("probabilities",),
@@ -108,6 +109,12 @@ class Task:
             answers.append({"label": self.labels[order[0]], "score": float(row[order[0]]),
                             "scores": scores})
         return answers
+
+    def decisions(self, outputs: Arrays) -> tuple[list[Any], np.ndarray]:
+        """Give the label numbers, and first less second probability."""
+        values = decoding.probabilities(outputs)
+        second, first = np.sort(values, -1)[:, -2:].T
+        return values.argmax(-1).tolist(), first - second
 
     def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:
         """Give accuracy, F1 averages, mean loss, scikit-learn's table and the confusion matrix."""

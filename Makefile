@@ -1,0 +1,66 @@
+# Set-up in .venv and the commands that need it. `make` lists them.
+
+PYTHON = python3
+VENV = .venv
+VENV_PYTHON = $(VENV)/bin/python
+SUPPORTED = sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PIP_INSTALL = $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
+RUN_TIME_FILES = requirements.txt serving/requirements.txt
+
+.PHONY: help demo test lint clean venv
+.NOTPARALLEL:
+
+help:
+	@echo "make demo    train on real tweets, export, verify, serve and ask; about 10 minutes"
+	@echo "make test    run all tests; ARGS=\"-k text\" is passed on to pytest"
+	@echo "make lint    ruff and mypy"
+	@echo "make clean   delete $(VENV) and the caches; runs/ and artifacts/ stay"
+	@echo
+	@echo "The first three set up $(VENV) when needed, from Python 3.11 to 3.13:"
+	@echo "make demo PYTHON=python3.12"
+
+demo: $(VENV)/installed
+	@sh demo.sh $(VENV_PYTHON)
+
+test: $(VENV)/installed-dev
+	$(VENV_PYTHON) -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	find tf_pipeline export serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps are written last: an install that was cut off runs again, and so does one whose
+# requirements have changed since.
+$(VENV)/installed: $(RUN_TIME_FILES) | venv
+	@echo "Installing requirements.txt into $(VENV): about 2 minutes and 3 GB the first time ..."
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(RUN_TIME_FILES) | venv
+	@echo "Installing requirements-dev.txt into $(VENV): about 2 minutes and 3 GB the first time ..."
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+# Not a file: .venv/bin/python also stands there when its creation was cut off.
+venv:
+	@if $(VENV_PYTHON) -m pip --version >/dev/null 2>&1; then \
+		$(VENV_PYTHON) -c 'import sys; $(SUPPORTED)' || { \
+			echo "error: $(VENV) holds $$($(VENV_PYTHON) --version); 3.11 to 3.13 is needed." \
+				"Run: make clean" >&2; exit 2; }; \
+		exit 0; \
+	fi; \
+	command -v $(PYTHON) >/dev/null || { \
+		echo "error: No command $(PYTHON). Install Python 3.11 to 3.13, or name it:" \
+			"make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }; \
+	$(PYTHON) -c 'import sys; $(SUPPORTED)' || { \
+		echo "error: $(PYTHON) is $$($(PYTHON) --version); 3.11 to 3.13 is needed." \
+			"Name one: make PYTHON=python3.12 ..." >&2; exit 2; }; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: $(PYTHON) lacks the module venv or ensurepip. On Debian or Ubuntu run:" \
+			"apt install python3-venv" >&2; exit 2; }; \
+	echo "Creating $(VENV) with $$($(PYTHON) --version) ..."; \
+	$(PYTHON) -m venv --clear $(VENV)

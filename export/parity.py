@@ -1,0 +1,139 @@
+"""Does a written file give the trained model's answers? Compared on real rows; fails closed."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tf_pipeline.task import Record, Task
+from tf_pipeline.text import Arrays
+
+TIE = 1e-4  # a decision made by less than this in probability may fall either way
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a variant may be from the float32 twin."""
+
+    values: dict[str, float]  # largest difference by output; nothing named: finite is enough
+    agreement: float  # least share of equal decisions
+    metric_points: float  # largest drop of the task's metric, in points of 100 ...
+    metric_examples: int  # ... or in examples, whichever allows more
+
+
+TOLERANCES = {
+    "float32": Tolerance({"logits": 1e-4, "probabilities": 1e-5}, 1.0, 0.0, 0),
+    "float16": Tolerance({"logits": 1e-2, "probabilities": 1e-2}, 0.998, 0.2, 1),
+    "int8": Tolerance({}, 0.99, 0.5, 2),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison found. `reasons` is empty where the file passes."""
+
+    rows: int
+    reasons: tuple[str, ...]
+    differences: dict[str, float] = field(default_factory=dict)  # largest, by output
+    agreement: float | None = None
+    metric: str | None = None
+    metric_before: float | None = None
+    metric_after: float | None = None
+    worst: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file may be published."""
+        return not self.reasons
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON content."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arrays,
+            tolerance: Tolerance, scored: bool = True) -> Verdict:
+    """Hold a file's outputs for `records` against the twin's.
+
+    `scored` False leaves the metric out: the records then need no targets.
+    """
+    names = sorted(actual)
+    if fault := _shape_fault(expected, actual):
+        return Verdict(len(records), (fault,))
+    per_row = {name: _row_differences(expected[name], actual[name]) for name in names}
+    differences = {name: float(rows.max()) for name, rows in per_row.items()}
+    reasons = []
+    finite = np.all([np.isfinite(rows) for rows in per_row.values()], axis=0)
+    if not finite.all():
+        reasons.append(f"{int((~finite).sum())} of {len(records)} rows hold NaN or infinity")
+    for name, largest in tolerance.values.items():
+        # This way round NaN fails.
+        if name in differences and not differences[name] <= largest:
+            reasons.append(f"largest difference of {name} {differences[name]:.2e} exceeds "
+                           f"{largest:.0e}")
+    before, margins = task.decisions(expected)
+    after, _ = task.decisions(actual)
+    differs = np.array([a != b for a, b in zip(before, after, strict=True)]) & (margins >= TIE)
+    agreement = 1.0 - float(differs.mean())
+    if not agreement >= tolerance.agreement:
+        reasons.append(f"{int(differs.sum())} of {len(records)} decisions differ (agreement "
+                       f"{agreement:.2%}; at least {tolerance.agreement:.1%} is needed)")
+    scores: tuple[Any, Any] = (None, None)
+    if scored and finite.all():
+        scores = _metric(task, expected, records), _metric(task, actual, records)
+        ties = int((margins < TIE).sum())
+        allowed = max(tolerance.metric_points / 100,
+                      (tolerance.metric_examples + ties) / len(records))
+        if not scores[0] - scores[1] <= allowed + 1e-9:
+            reasons.append(f"{task.METRIC} falls from {scores[0]:.4f} to {scores[1]:.4f}; a fall "
+                           f"of {allowed:.4f} is allowed")
+    # A row that decides otherwise is worse than any that does not.
+    badness = np.max([np.nan_to_num(r, nan=np.inf) for r in per_row.values()], axis=0)
+    worst = int(np.argmax(badness + 1e9 * differs))
+    return Verdict(len(records), tuple(reasons), differences, agreement,
+                   task.METRIC if scored else None, *scores,
+                   _example(worst, records, expected, actual))
+
+
+def _shape_fault(expected: Arrays, actual: Arrays) -> str | None:
+    for name, values in actual.items():
+        if name not in expected:
+            return f"the file gives an output {name!r}; known are {', '.join(expected)}"
+        if values.shape != expected[name].shape:
+            return f"output {name} has shape {values.shape}, not {expected[name].shape}"
+    return None
+
+
+def _example(row: int, records: Sequence[Record], expected: Arrays,
+             actual: Arrays) -> dict[str, Any]:
+    return {"row": row, "record": records[row],
+            "expected": {name: expected[name][row].tolist() for name in actual},
+            "actual": {name: values[row].tolist() for name, values in actual.items()}}
+
+
+def _row_differences(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Give each row's largest difference: (rows,). NaN stays NaN."""
+    return np.abs(expected - actual).reshape(len(expected), -1).max(-1)
+
+
+def _metric(task: Task, outputs: Arrays, records: Sequence[Record]) -> float:
+    return float(task.score(outputs, records)[task.METRIC])
+
+
+def worst_line(verdict: Verdict, width: int = 60) -> str:
+    """Show the worst example in one line."""
+    if not verdict.worst:
+        return ""
+    record = verdict.worst["record"]
+    text = str(record.get("text") or " ".join(record.get("tokens", [])))
+    shown = text if len(text) <= width else text[:width - 1] + "…"
+    values = "; ".join(
+        f"{name} {_short(verdict.worst['expected'][name])} -> {_short(values)}"
+        for name, values in verdict.worst["actual"].items())
+    return f"worst example: row {verdict.worst['row']} {shown!r}: {values}"
+
+
+def _short(values: Any) -> str:
+    flat = np.asarray(values).reshape(-1)[:4]
+    return "[" + " ".join(f"{v:.5g}" for v in flat) + (" ..." if np.size(values) > 4 else "") + "]"

@@ -1,0 +1,127 @@
+"""Serve an artifact over HTTP, in TF Serving's format and with decoded answers.
+
+    python -m serving artifacts/reviews [--runtime tflite --variant int8] [--port 8501]
+"""
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from tf_pipeline.config import add_flags, from_flags
+from tf_pipeline.errors import USER_ERROR_EXIT, UserError
+
+from .options import Limits, ServeOptions
+
+if TYPE_CHECKING:
+    from tf_pipeline.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED_EXIT = 130  # what a shell reports after Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit status."""
+    flags = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        serve(flags.artifact, from_flags(ServeOptions, flags), from_flags(Limits, flags))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR_EXIT
+    except ModuleNotFoundError as error:
+        print(f"error: The module {error.name!r} is not installed. Run: pip install -r "
+              "serving/requirements.txt (and --runtime saved_model needs tensorflow and "
+              "tensorflow-text).", file=sys.stderr)
+        return USER_ERROR_EXIT
+    except KeyboardInterrupt:  # while the model was loading
+        return INTERRUPTED_EXIT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving", description="Serve an artifact over HTTP: TF Serving's "
+        ":predict, and :answer with decoded answers.")
+    parser.add_argument("artifact", type=Path, help="folder that `python -m export convert` wrote")
+    add_flags(parser, ServeOptions)
+    add_flags(parser.add_argument_group("limits of one request"), Limits)
+    return parser
+
+
+def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:
+    """Serve until Ctrl-C or SIGTERM, then finish the requests under way and return."""
+    if (artifact / "run.json").exists() and not (artifact / "manifest.json").exists():
+        raise UserError(f"{artifact} is a run, and only artifacts are served. Convert it first: "
+                        f"python -m export convert {artifact} --out artifacts/{artifact.name}")
+    # First the port, which fails at once, then the model, which may take seconds to load.
+    with _bind(options) as listener:
+        import uvicorn
+
+        from tf_pipeline.predictor import Predictor
+
+        from .server import create_app
+
+        predictor = Predictor(artifact, options.runtime, options.variant, options.length,
+                              options.threads)
+        app = create_app(predictor, limits)
+        predictor(["warm-up"])  # a runtime's first call allocates and compiles
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning",
+                                               access_log=False, timeout_graceful_shutdown=10))
+
+        def stop(number: int, frame: Any) -> None:
+            server.should_exit = True
+
+        # uvicorn takes the signals over, shuts down, and then raises them again for whoever had
+        # them before: without a handler here that would end the process with an error.
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+        try:
+            listener.listen(128)
+        except OSError as error:
+            raise _cannot_listen(options, error) from None
+        log.info("%s", _invitation(predictor, listener))
+        server.run(sockets=[listener])
+
+
+def _bind(options: ServeOptions) -> socket.socket:
+    """Take the address without answering at it yet."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            # A server that was just stopped leaves its port blocked for a minute otherwise.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:  # an unknown host name too
+        raise _cannot_listen(options, error) from None
+    return listener
+
+
+def _cannot_listen(options: ServeOptions, error: OSError) -> UserError:
+    return UserError(f"Cannot listen at {options.host} port {options.port}: {error.strerror}. "
+                     "Stop what listens there, or pass another --port (0: any free one) or "
+                     "--host.")
+
+
+def _invitation(predictor: "Predictor", listener: socket.socket) -> str:
+    """Name the file, the address and a line to paste into a shell."""
+    from .server import takes_text
+
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    assert predictor.manifest is not None
+    model = f"{url}/v1/models/{quote(predictor.manifest.name, safe='')}"
+    what = (f"""{model}:predict -d '{{"instances": ["a text"]}}'""" if takes_text(predictor)
+            else f"""{model}:answer -d '{{"texts": ["a text"]}}'""")
+    return f"Serving {predictor.name} at {url} - try: curl {what}"

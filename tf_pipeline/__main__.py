@@ -1,0 +1,7 @@
+"""`python -m tf_pipeline`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

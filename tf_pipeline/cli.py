@@ -1,0 +1,225 @@
+"""`python -m tf_pipeline train | evaluate | predict | backbones | datasets`."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from . import command
+from .config import TrainConfig, add_flags, from_flags
+from .errors import UserError
+from .quiet import import_tensorflow
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; gives the exit code: 0, 2 for a user error, 130 or 143 for a signal."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tf_pipeline", description="Fine-tune BERT on your text, and ask the "
+        "trained model or any file exported from it.")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    argv = sys.argv[1:] if argv is None else argv
+    _add_train(verbs, argv)
+    _add_evaluate(verbs)
+    _add_predict(verbs)
+    for name, function, text in (("backbones", _backbones, "list where a backbone can come from"),
+                                 ("datasets", _datasets, "list what data can be read")):
+        verb = verbs.add_parser(name, help=text)
+        verb.set_defaults(command=function)
+        _common(verb)
+    return command.run(parser, argv)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--cache", metavar="DIR", help="folder of downloads (default: KIT_CACHE, "
+                        "else the user's cache folder)")
+
+
+def _add_train(verbs: Any, argv: list[str]) -> None:
+    from . import plugins, tasks
+
+    train = verbs.add_parser(
+        "train", help="fine-tune a backbone and write a run folder",
+        description="Fine-tune a backbone. What --validation and --test do not give is cut from "
+        "--train by a hash of the text.",
+        epilog=f"Tasks: {', '.join(plugins.names(tasks))}. `train --task NAME --help` adds the "
+        "task's own flags.")
+    add_flags(train, TrainConfig)
+    train.add_argument("--data-report", action="store_true",
+                       help="only look at the data: sizes, balance, lengths, duplicates, leaks")
+    _common(train)
+    train.set_defaults(command=_train)
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--task")
+    name = early.parse_known_args(argv)[0].task
+    if name in plugins.names(tasks):
+        add_flags(train.add_argument_group(f"task {name}"), plugins.load(tasks, name).Options)
+
+
+def _add_evaluate(verbs: Any) -> None:
+    evaluate = verbs.add_parser("evaluate", help="score a run or an artifact on labelled data")
+    evaluate.add_argument("model", type=Path, help="run or artifact folder")
+    evaluate.add_argument("--data", metavar="SPEC", help="labelled data, e.g. csv:test.csv "
+                          "(default for a run: the test rows that it keeps)")
+    evaluate.add_argument("--out", type=Path, metavar="FILE", help="also write the scores as JSON")
+    evaluate.set_defaults(command=_evaluate)
+    _add_choice(evaluate)
+
+
+def _add_predict(verbs: Any) -> None:
+    predict = verbs.add_parser("predict", help="answer texts: arguments, --file or stdin")
+    predict.add_argument("model", type=Path, help="run or artifact folder")
+    predict.add_argument("texts", nargs="*", metavar="TEXT", help="texts to answer")
+    predict.add_argument("--file", type=Path, help="file with one text a line")
+    predict.set_defaults(command=_predict)
+    _add_choice(predict)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runtime", choices=("onnx", "tflite", "saved_model"),
+                        help="which of an artifact's runtimes (default: onnx)")
+    parser.add_argument("--variant", help="which variant, e.g. int8 (default: float32)")
+    parser.add_argument("--length", type=int, help="which TFLite length")
+    _common(parser)
+
+
+def _train(flags: argparse.Namespace) -> int:
+    config = from_flags(TrainConfig, flags)
+    from .task import options_of
+
+    options: Any = from_flags(options_of(config.task), flags)
+    if flags.data_report:
+        return _data_report(config, options, flags)
+    import_tensorflow()
+    from .metrics import table_text
+    from .training import fit
+
+    run = fit(config, options)
+    scores = run.metrics["test"]
+    command.show({"run": str(run.path), "test": scores},
+                 f"{table_text(scores)}\n\ntest {run.info['metric']} "
+                 f"{scores[run.info['metric']]:.4f} on {scores['examples']} examples\n"
+                 f"Wrote {run.path}", flags.json)
+    if run.info["stopped"]:
+        return 128 + signal.Signals[run.info["stopped"]]
+    return 0
+
+
+def _data_report(config: TrainConfig, options: Any, flags: argparse.Namespace) -> int:
+    import_tensorflow()
+    from . import checkpoints, data_report
+    from .training import read_data
+
+    parts, task = read_data(config, options)
+    encoder = checkpoints.load(config.backbone, config.cased).encoder
+    most = 1 << 20  # nothing is cut, so that the lengths are the texts' own
+
+    def lengths(records: list[dict[str, Any]]) -> list[int]:
+        return task.encode(records, encoder, most).lengths.tolist()
+
+    report = data_report.report(parts, lengths, config.max_len)
+    command.show(report, data_report.as_text(report), flags.json)
+    return 0
+
+
+def _open(flags: argparse.Namespace) -> Any:
+    if (flags.model / "run.json").exists():
+        import_tensorflow()
+    from .predictor import Predictor
+
+    return Predictor(flags.model, flags.runtime, flags.variant, flags.length)
+
+
+def _evaluate(flags: argparse.Namespace) -> None:
+    from . import sources
+    from .metrics import table_text
+    from .predictor import describe
+
+    predictor = _open(flags)
+    if flags.data is not None:
+        records = list(sources.read(flags.data))
+    elif predictor.manifest is None:
+        from .run import Run
+
+        records = Run.load(flags.model).evaluation("test")
+    else:
+        raise UserError(f"--data is missing: the artifact {flags.model} keeps no labelled rows. "
+                        "Name some, e.g. --data csv:test.csv.")
+    lacking = [f for f in predictor.task.FIELDS if any(f not in r for r in records)]
+    if lacking:
+        raise UserError(f"--data {flags.data} has records without {', '.join(lacking)}. Name the "
+                        f"column, e.g. ?{lacking[0]}=COLUMN.")
+    scores = {**describe(predictor), **predictor.evaluate(records)}
+    metric = predictor.task.METRIC
+    text = (f"{table_text(scores)}\n\n{predictor.name}: {metric} {scores[metric]:.4f} on "
+            f"{scores['examples']} examples")
+    if flags.out is not None:
+        flags.out.write_text(json.dumps(scores, indent=2), "utf-8")
+        text += f"\nWrote {flags.out}"
+    command.show(scores, text, flags.json)
+
+
+def _predict(flags: argparse.Namespace) -> None:
+    if flags.texts and flags.file:
+        raise UserError(f"Texts come from the command line ({len(flags.texts)} given) or from "
+                        f"--file {flags.file}, not from both.")
+    predictor = _open(flags)
+    for texts in _chunks(_texts(flags), 256):
+        for text, answer in zip(texts, predictor(texts), strict=True):
+            if flags.json:
+                print(json.dumps({"text": text, **answer}, ensure_ascii=False))
+            else:
+                print(f"{answer['label']}\t{answer['score']:.4f}\t{text}")
+
+
+def _texts(flags: argparse.Namespace) -> Iterable[str]:
+    if flags.texts:
+        return flags.texts
+    if flags.file is None:
+        return (line.rstrip("\r\n") for line in sys.stdin)
+    try:
+        lines = flags.file.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"--file {flags.file} does not exist.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--file {flags.file} is not UTF-8 at byte {error.start}. "
+                        "Save it as UTF-8.") from None
+    return lines
+
+
+def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Answer a pipe as it comes instead of at its end."""
+    chunk: list[str] = []
+    for text in texts:
+        chunk.append(text)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _backbones(flags: argparse.Namespace) -> None:
+    from .config import BACKBONES
+
+    width = max(map(len, BACKBONES))
+    command.show(BACKBONES, "\n".join(f"{k:{width}}  {v}" for k, v in BACKBONES.items()),
+                 flags.json)
+
+
+def _datasets(flags: argparse.Namespace) -> None:
+    from . import sources
+
+    schemes: dict[Any, list[str]] = {}
+    for scheme, reader in sources.schemes().items():
+        schemes.setdefault(reader, []).append(f"{scheme}:")
+    lines, content = [], {}
+    for reader, names in schemes.items():
+        about = (reader.__doc__ or "").strip().splitlines()[0]
+        lines += [" ".join(names), f"    {about}"]
+        lines += [f"    ?{name}=  {text}" for name, text in reader.OPTIONS.items()]
+        content.update({name: {"about": about, "options": reader.OPTIONS} for name in names})
+    command.show(content, "\n".join(lines), flags.json)

@@ -1,0 +1,31 @@
+"""Silence for native libraries that write to the terminal and have no switch for it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere inside the block; Python exceptions still come out.
+
+    For the whole process, so only around imports and model loading, before threads work.
+    """
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without the lines that its libraries write before they can be told not to.
+
+    They go past Python to file descriptor 2; a failed import still raises.
+    """
+    with quiet_libraries():
+        import tensorflow  # noqa: F401
