@@ -1,10 +1,10 @@
 # Set-up in .venv and the commands that need it. `make` lists them.
 
-PYTHON = python3
+PYTHON ?= python3
 VENV = .venv
 VENV_PYTHON = $(VENV)/bin/python
 SUPPORTED = sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PIP_INSTALL = $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check
 RUN_TIME_FILES = requirements.txt serving/requirements.txt
 
 .PHONY: help demo test lint clean venv
@@ -45,22 +45,19 @@ $(VENV)/installed-dev: requirements-dev.txt $(RUN_TIME_FILES) | venv
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
-# Not a file: .venv/bin/python also stands there when its creation was cut off.
+# Not a file: .venv/bin/python also stands there when the creation was cut off.
 venv:
-	@if $(VENV_PYTHON) -m pip --version >/dev/null 2>&1; then \
-		$(VENV_PYTHON) -c 'import sys; $(SUPPORTED)' || { \
-			echo "error: $(VENV) holds $$($(VENV_PYTHON) --version); 3.11 to 3.13 is needed." \
-				"Run: make clean" >&2; exit 2; }; \
-		exit 0; \
-	fi; \
-	command -v $(PYTHON) >/dev/null || { \
-		echo "error: No command $(PYTHON). Install Python 3.11 to 3.13, or name it:" \
-			"make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }; \
-	$(PYTHON) -c 'import sys; $(SUPPORTED)' || { \
-		echo "error: $(PYTHON) is $$($(PYTHON) --version); 3.11 to 3.13 is needed." \
-			"Name one: make PYTHON=python3.12 ..." >&2; exit 2; }; \
-	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "error: $(PYTHON) lacks the module venv or ensurepip. On Debian or Ubuntu run:" \
-			"apt install python3-venv" >&2; exit 2; }; \
-	echo "Creating $(VENV) with $$($(PYTHON) --version) ..."; \
-	$(PYTHON) -m venv --clear $(VENV)
+	@if [ -d $(VENV) ] && [ ! -f $(VENV)/pyvenv.cfg ]; then \
+		echo "error: $(VENV) is no virtual environment. Move it away." >&2; exit 2; fi
+	@$(VENV_PYTHON) -c 'import pip, sys; $(SUPPORTED)' 2>/dev/null || { \
+		command -v $(PYTHON) >/dev/null || { \
+			echo "error: There is no command $(PYTHON). Install Python 3.11 to 3.13, or name" \
+				"one: make PYTHON=/path/to/python3.12" >&2; exit 2; }; \
+		$(PYTHON) -c 'import sys; $(SUPPORTED)' || { \
+			echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -1), and 3.11 to 3.13 is needed." \
+				"Name another: make PYTHON=python3.12" >&2; exit 2; }; \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "error: $(PYTHON) lacks venv or ensurepip, which make $(VENV). On Debian and" \
+				"Ubuntu run: apt install python3-venv" >&2; exit 2; }; \
+		echo "Creating $(VENV) with $$($(PYTHON) --version) ..."; \
+		$(PYTHON) -m venv --clear $(VENV); }

@@ -108,7 +108,7 @@ class _Conversion:
                 raise UserError(f"--lengths holds {too_long[0]}; the model has {most} positions.")
             return asked
         usual = float(np.quantile(self.encoded.lengths, 0.99))
-        return (next((n for n in LENGTHS if n >= usual), min(limit, LENGTHS[-1])),)
+        return (min(limit, next((n for n in LENGTHS if n >= usual), LENGTHS[-1])),)
 
     def publish(self, out: Path) -> Manifest:
         """Write everything into staging, and rename it to `out` if every file holds."""

@@ -50,10 +50,13 @@ class Service:
         if set(signature.inputs) == set(INPUTS):
             outputs = self._run_tokens(request.inputs, request.signature)
         else:
-            [texts] = request.inputs.values()
-            self._check_texts(texts)
+            for texts in request.inputs.values():
+                self._check_texts(texts)
+            # An input is called as the record's field that it fills.
+            records = [dict(zip(request.inputs, row, strict=True))
+                       for row in zip(*request.inputs.values(), strict=True)]
             with self._lock:
-                outputs = self.predictor.outputs([{"text": text} for text in texts])
+                outputs = self.predictor.outputs(records)
         named = {name: self._output(name, outputs).tolist() for name in signature.outputs}
         return tf_serving.write_predict(named, request.by_row)
 
@@ -268,7 +271,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     sentence, path = error.detail, f"{request.method} {request.url.path}"
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         sentence = f"Method not allowed: {path}. Allowed: {allowed}."
     elif sentence == "Not Found":
         sentence = f"Malformed request: {path}. GET / lists the routes."

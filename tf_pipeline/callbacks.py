@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import keras
 
+from . import run
 from .errors import UserError
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, request: StopRequest):
         super().__init__()
         self.request = request
+        self.bar: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Open the bar."""
@@ -75,7 +76,6 @@ class Progress(keras.callbacks.Callback):
         """Advance, and end training where it must end."""
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            self.bar.close()
             raise UserError(f"The loss is {loss} at step {batch + 1} of epoch {self.epoch + 1}: "
                             "training has diverged. Lower --learning-rate (3e-5 is safe for most "
                             "checkpoints) or --clip-norm, or pass --precision float32.")
@@ -84,9 +84,10 @@ class Progress(keras.callbacks.Callback):
         if self.request.received:
             self.model.stop_training = True
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Close the bar."""
-        self.bar.close()
+    def close(self) -> None:
+        """End the bar's line; training that failed never calls on_train_end."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 class Validation(keras.callbacks.Callback):
@@ -121,10 +122,7 @@ class Validation(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _keep(self) -> None:
-        part = self.weights_file.with_name("part.weights.h5")
-        bare = keras.Model(self.model.input, self.model.output)  # without the optimizer's slots
-        bare.save_weights(part)
-        os.replace(part, self.weights_file)
+        run.save_weights(keras.Model(self.model.input, self.model.output), self.weights_file)
         self.state_file.write_text(json.dumps({"best": self.best, "written": time.time()}))
 
     def restore(self, model: keras.Model) -> None:

@@ -54,6 +54,19 @@ def write_last(path: Path, content: dict[str, Any]) -> None:
     sync(path.parent)
 
 
+def reserve(path: Path, size: int) -> None:
+    """Raise OSError now if `size` bytes do not fit: HDF5 crashes the process on a full disk."""
+    try:
+        with path.open("wb") as stream:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, size)
+            else:  # macOS
+                for _ in range(size // (1 << 20) + 1):
+                    stream.write(bytes(1 << 20))
+    finally:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
     """Turn a full or forbidden disk into one line that says where and what to do."""

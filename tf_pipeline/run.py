@@ -7,6 +7,7 @@ confusion.png logs/ checkpoints/ and, written last, run.json: its presence means
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 from functools import cached_property
 from pathlib import Path
@@ -143,6 +144,18 @@ class Run:
             rows = [json.loads(line) for line in lines]
         return [{k: v for k, v in row.items() if k != "split"}
                 for row in rows if row["split"] == split]
+
+
+def save_weights(model: "keras.Model", path: Path) -> None:
+    """Write a model's weights whole or not at all; `model` must not be compiled.
+
+    From a compiled model the file would also hold the optimizer's slots, three times the size.
+    """
+    part = path.with_name(f"part.{path.name}")
+    # HDF5 adds about 1.5 KB of tables for each array.
+    files.reserve(part, 4 * model.count_params() + 2048 * len(model.variables))
+    model.save_weights(part)
+    os.replace(part, path)
 
 
 def write(out: Path, parts: dict[str, str], info: dict[str, Any]) -> Run:

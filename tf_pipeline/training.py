@@ -25,7 +25,7 @@ from .text import TextEncoder
 if TYPE_CHECKING:
     import keras
 
-    from .callbacks import Validation
+    from .callbacks import Progress, Validation
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class _Training:
 
     def go(self) -> Run:
         """Train, choose the best weights, evaluate, write."""
-        from .callbacks import Progress, Scalars, Validation, stop_on_signals
+        from .callbacks import Progress, Validation, stop_on_signals
 
         with _precision(self.device.precision):
             model = self.task.build(self.checkpoint.build())
@@ -108,15 +108,23 @@ class _Training:
             folder.mkdir(parents=True)
             validation = Validation(lambda: self.score(model, self.parts.validation),
                                     self.task.METRIC, self.config.patience, folder, request)
-            targets = self.task.targets(self.parts.train)
-            trainer.fit(
-                training_batches(self.encoded, targets, self.task.weights(targets),
-                                 self.config.batch_size, self.config.seed),
-                steps_per_epoch=self.steps, epochs=self.config.epochs, shuffle=False, verbose=0,
-                callbacks=[Progress(request), validation,
-                           Scalars(self.out / "logs", validation)])
+            self._fit(trainer, Progress(request), validation)
             validation.restore(model)
             return self._write(model, validation, request.received)
+
+    def _fit(self, trainer: "keras.Model", progress: "Progress",
+             validation: "Validation") -> None:
+        from .callbacks import Scalars
+
+        targets = self.task.targets(self.parts.train)
+        batches = training_batches(self.encoded, targets, self.task.weights(targets),
+                                   self.config.batch_size, self.config.seed)
+        try:
+            trainer.fit(batches, steps_per_epoch=self.steps, epochs=self.config.epochs,
+                        shuffle=False, verbose=0,
+                        callbacks=[progress, validation, Scalars(self.out / "logs", validation)])
+        finally:
+            progress.close()  # or the bar is drawn once more over the error's line
 
     def _compile(self, model: "keras.Model") -> "keras.Model":
         import keras
@@ -164,7 +172,7 @@ class _Training:
                   "test": self.score(model, self.parts.test)}
         whole = len(kept["test"]) == len(self.parts.test)
         scores["kept"] = scores["test"] if whole else self.score(model, kept["test"])
-        model.save_weights(self.out / "model.weights.h5")
+        run.save_weights(model, self.out / "model.weights.h5")
         metrics.plot_confusion(scores["test"], self.task.labels, self.out / "confusion.png")
         config = {k: str(v) if isinstance(v, Path) else v
                   for k, v in dataclasses.asdict(self.config).items()}

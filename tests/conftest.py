@@ -1,0 +1,91 @@
+"""One tiny run and one artifact, trained and exported for real once a session."""
+
+import csv
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+
+ROOT = Path(__file__).parents[1]
+# Sentences of our own: short and long, plain and not, each with an opinion in one word.
+PLACES = ("the kitchen", "our room", "this little café", "the night bus", "my new phone",
+          "the concert", "their website", "the garden — in May —", "room № 12", "the manual")
+GOOD = ("wonderful", "lovely", "splendid", "a joy", "very good")
+BAD = ("awful", "dreadful", "broken", "a mess", "rubbish")
+FRAMES = ("{} was {}", "{} was {}, honestly", "I think {} was {} from the first day to the last",
+          "{} was {} 😀", "We came back because {} was {}, and we told all our friends about it!")
+
+
+def opinions(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Make labelled sentences; the same seed gives the same ones."""
+    choose = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label = choose.choice(("good", "bad"))
+        word = choose.choice(GOOD if label == "good" else BAD)
+        frame = choose.choice(FRAMES)
+        rows.append({"text": f"{frame.format(choose.choice(PLACES), word)} ({number})",
+                     "label": label})
+    return rows
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def command(module: str, *words: str | Path, timeout_s: float = 300,
+            **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m MODULE` in a process of its own, as a user does."""
+    return subprocess.run([sys.executable, "-m", module, *map(str, words)], cwd=ROOT, text=True,
+                          capture_output=True, timeout=timeout_s, check=False,
+                          env={**os.environ, **environment})
+
+
+@pytest.fixture(scope="session")
+def opinions_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_csv(tmp_path_factory.mktemp("data") / "opinions.csv", opinions(1000))
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory, opinions_csv: Path) -> Callable[[str], Path]:
+    """Train `tiny` on a task, once a session."""
+    from tf_pipeline.config import TrainConfig
+    from tf_pipeline.training import fit
+
+    folder = tmp_path_factory.mktemp("runs")
+
+    def make(task: str) -> Path:
+        out = folder / task
+        if not out.exists():
+            fit(TrainConfig(task=task, train=f"csv:{opinions_csv}", out=out, backbone="tiny",
+                            max_len=96, epochs=4, batch_size=16, learning_rate=5e-3))
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_folder(toy_run: Callable[[str], Path]) -> Path:
+    return toy_run("classify")
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> Path:
+    """Every format of the toy run, as `convert` publishes it. Tests must not change it."""
+    from export.options import ConvertOptions
+    from export.pipeline import build
+    from tf_pipeline.run import Run
+
+    out = tmp_path_factory.mktemp("artifacts") / "toy"
+    build(Run.load(run_folder), ConvertOptions(out=out))
+    return out
