@@ -57,6 +57,7 @@ def _save_frozen(twin: Twin, length: int, folder: Path) -> None:
 
 def _run_converter(folder: Path, variant: str) -> bytes:
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder),
                                                          signature_keys=["serving_default"])
@@ -65,7 +66,7 @@ def _run_converter(folder: Path, variant: str) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]  # dynamic range: weights in 8 bits
     try:
         return converter.convert()
-    except Exception as error:  # noqa: BLE001 - the converter raises a bare Exception subclass
+    except ConverterError as error:
         ops = sorted(set(re.findall(r"tf\.[A-Z]\w+", str(error))))
         raise ParityError(f"TFLite has no builtin for {', '.join(ops) or 'an operation'} in this "
                           f"model: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,79 @@
+"""The shape of the code: the import star, sizes, and nothing on import."""
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+ROOMS = ("tf_pipeline", "export", "serving")
+FILES = [p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_form_a_star(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    allowed = {"tf_pipeline"} - {room}
+    for name in imported(ast.parse(path.read_text("utf-8"))):
+        top = name.partition(".")[0]
+        assert top not in ROOMS or top in allowed, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_sizes(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= 50, f"{path}:{node.lineno} {node.name} has {lines} lines"
+            names = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+            count = len([n for n in names if n not in ("self", "cls")])
+            assert count <= 6, f"{path}:{node.lineno} {node.name} takes {count} parameters"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_no_broad_except(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ExceptHandler):
+            broad = node.type is None or getattr(node.type, "id", "") == "Exception"
+            assert not broad, f"{path}:{node.lineno}"
+
+
+def test_importing_does_nothing() -> None:
+    modules = ["tf_pipeline", "tf_pipeline.cli", "tf_pipeline.artifact",
+               "tf_pipeline.predictor", "tf_pipeline.run", "export", "export.cli", "serving",
+               "serving.cli", "serving.server"]
+    code = ("import json, logging, os, sys\nbefore = dict(os.environ)\n"
+            + "".join(f"import {m}\n" for m in modules) +
+            "heavy = [m for m in ('tensorflow', 'keras', 'sklearn', 'matplotlib')"
+            " if m in sys.modules]\n"
+            "print(json.dumps([heavy, logging.root.handlers, before == dict(os.environ)]))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    assert json.loads(done.stdout) == [[], [], True]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_help_is_quick(room: str) -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", room, "--help"], cwd=ROOT, check=True,
+                       capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.3
