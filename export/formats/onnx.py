@@ -44,16 +44,17 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
 
 
 def quantize(source: Path, target: Path) -> None:
-    """Store weights in 8 bits, activations scaled as they come.
+    """Store weights in 8 bits, one scale a column; activations are scaled as they come.
 
-    `reduce_range` keeps weights to 7 bits: on a CPU without VNNI the sum of two 8-bit products
-    overflows, and answers chosen on a CPU that has it would change there.
+    Unsigned weights: the kernels for unsigned times signed overflow on a CPU without VNNI, and
+    answers chosen on a CPU that has it would change there. On SST-2 (872 rows) they also agree
+    with float32 more often than signed ones: 99.1 %, against 98.9 with and 98.7 without
+    `reduce_range`.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet("root"):
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True,
-                         reduce_range=True)
+        quantize_dynamic(source, target, weight_type=QuantType.QUInt8, per_channel=True)
 
 
 @contextlib.contextmanager
