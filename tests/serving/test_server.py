@@ -5,7 +5,7 @@ import json
 import re
 import threading
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -215,8 +215,8 @@ def test_health_answers_while_a_text_is_read(predictor, base, monkeypatch):
     monkeypatch.setattr(predictor, "outputs", slow)
 
     async def ask_both() -> None:
-        transport = httpx.ASGITransport(create_app(predictor))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        transport = httpx2.ASGITransport(create_app(predictor))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             asked = asyncio.create_task(client.post(f"{base}:predict", json={"inputs": ["a"]}))
             await asyncio.sleep(0.1)
             assert (await client.get("/healthz")).status_code == 200
