@@ -57,6 +57,8 @@ class TrainConfig:
     seed: int = option(0, help="seed of shuffling, dropout and new weights")
 
     def __post_init__(self) -> None:
+        if isinstance(self.out, str):  # as Python users write it
+            object.__setattr__(self, "out", Path(self.out))
         at_least = {"max_len": 3, "epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
