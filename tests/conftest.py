@@ -1,11 +1,12 @@
 """One tiny run and one artifact, trained and exported for real once a session."""
 
 import csv
+import logging
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def command(module: str, *words: str | Path, timeout_s: float = 300,
     return subprocess.run([sys.executable, "-m", module, *map(str, words)], cwd=ROOT, text=True,
                           capture_output=True, timeout=timeout_s, check=False,
                           env={**os.environ, **environment})
+
+
+@pytest.fixture(autouse=True)
+def root_logging() -> Iterator[None]:
+    """Put the root logger back: a command line run in this process sends it to its own stderr."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
