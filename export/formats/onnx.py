@@ -2,11 +2,15 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from tf_pipeline import run
 from tf_pipeline.artifact import Graph
+from tf_pipeline.text import Arrays, batches
 
+from .. import outliers
 from ..options import ConvertOptions
 from ..twin import Twin
 
@@ -36,25 +40,31 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
     onnx.save(model, path)
     yield Graph(FLOAT32, "onnx", "float32", outputs, path.stat().st_size)
     if options.quantize == "int8":
-        quantize(path, staging / INT8)
+        quantize(model, _calibration(twin), staging / INT8)
         size = (staging / INT8).stat().st_size
         # batch 1: activations are scaled by the largest of a batch, so a text's answer would
         # depend on the texts beside it.
         yield Graph(INT8, "onnx", "int8", outputs, size, batch=1)
 
 
-def quantize(source: Path, target: Path) -> None:
+def _calibration(twin: Twin, most: int = 128) -> list[Arrays]:
+    """Real texts that no test row is among: the validation split's, one text a batch."""
+    records = run.spread(twin.run.evaluation("validation"), most)
+    encoded = twin.task.encode(records, twin.encoder, twin.run.max_len)
+    return [inputs for _, inputs in batches(encoded, 1, multiple=1)]
+
+
+def quantize(model: Any, calibration: Iterable[Arrays], target: Path) -> None:
     """Store weights in 8 bits, one scale a column; activations are scaled as they come.
 
     Unsigned weights: the kernels for unsigned times signed overflow on a CPU without VNNI, and
-    answers chosen on a CPU that has it would change there. On SST-2 (872 rows) they also agree
-    with float32 more often than signed ones: 99.1 %, against 98.9 with and 98.7 without
-    `reduce_range`.
+    answers chosen on a CPU that has it would change there.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet("root"):
-        quantize_dynamic(source, target, weight_type=QuantType.QUInt8, per_channel=True)
+        quantize_dynamic(outliers.move_to_weights(model, calibration), target,
+                         weight_type=QuantType.QUInt8, per_channel=True)
 
 
 @contextlib.contextmanager
