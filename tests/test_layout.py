@@ -54,6 +54,30 @@ def test_no_broad_except(path: Path) -> None:
             assert not broad, f"{path}:{node.lineno}"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_inside_a_room_are_relative(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    for name in imported(ast.parse(path.read_text("utf-8"))):
+        assert name.partition(".")[0] != room, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_user_error_says_the_value_or_that_there_is_none(path: Path) -> None:
+    without = ("missing", "empty", "0 rows", "contradict", "nested too deep", "no WordPiece")
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
+            continue
+        if getattr(node.exc.func, "id", "") in ("UserError", "ParityError"):
+            message = ast.unparse(node.exc.args[0])
+            quotes = "{" in message or not isinstance(node.exc.args[0], ast.Constant)
+            assert quotes or any(w in message for w in without), f"{path}:{node.lineno}"
+
+
+def test_tests_are_short_enough_to_read() -> None:
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        assert len(path.read_text("utf-8").splitlines()) <= 400, path
+
+
 def test_importing_does_nothing() -> None:
     modules = ["tf_pipeline", "tf_pipeline.cli", "tf_pipeline.artifact",
                "tf_pipeline.predictor", "tf_pipeline.run", "export", "export.cli", "serving",

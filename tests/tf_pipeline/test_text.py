@@ -1,0 +1,98 @@
+"""Encoding and batching with a real tokenizer: the MiniLM checkpoint's."""
+
+import numpy as np
+import pytest
+
+from tf_pipeline import checkpoints
+from tf_pipeline.errors import UserError
+from tf_pipeline.text import TextEncoder, batches
+
+CLS, SEP = 101, 102
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return checkpoints.load("minilm").encoder
+
+
+def test_texts_carry_the_special_tokens_and_no_padding(encoder: TextEncoder) -> None:
+    encoded = encoder.encode(["Hello, world!", "", "a " * 40])
+    assert encoded.lengths.tolist() == [6, 2, 42]
+    assert encoded.ids[:6].tolist() == [CLS, 7592, 1010, 2088, 999, SEP]
+    assert encoded.ids[6:8].tolist() == [CLS, SEP]
+    assert encoded.cut == 0
+
+
+def test_a_long_text_is_cut_before_its_last_sep_and_counted(encoder: TextEncoder) -> None:
+    encoded = encoder.encode(["one two three four five six seven", "one"], max_len=5)
+    assert encoded.lengths.tolist() == [5, 3]
+    assert encoded.ids[4] == SEP
+    assert encoded.cut == 1
+
+
+def test_a_pair_shortens_its_longer_side_and_marks_both(encoder: TextEncoder) -> None:
+    encoded = encoder.encode(["yes"], ["one two three four five six seven eight nine"], max_len=8)
+    assert encoded.ids[:3].tolist() == [CLS, 2748, SEP]
+    assert encoded.types.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert encoded.ids[-1] == SEP
+
+
+def test_recase_changes_ids_and_back(encoder: TextEncoder) -> None:
+    cased = encoder.recase(cased=True)
+    text = ["Paris é"]
+    assert encoder.lower_case
+    assert encoder.strip_accents
+    assert not cased.lower_case
+    assert cased.encode(text).ids.tolist() != encoder.encode(text).ids.tolist()
+    again = cased.recase(cased=False)
+    assert again.encode(text).ids.tolist() == encoder.encode(text).ids.tolist()
+
+
+def test_recase_refuses_another_normalizer() -> None:
+    from tokenizers import Tokenizer, models, normalizers
+
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.NFC()
+    with pytest.raises(UserError, match="'NFC'"):
+        TextEncoder(tokenizer.to_str()).recase(cased=True)
+
+
+def test_json_round_trip_gives_equal_ids(encoder: TextEncoder) -> None:
+    texts = ["naïve café", "北京", "a\u200bb", "[MASK] me"]
+    again = TextEncoder(encoder.to_json())
+    assert again.encode(texts).ids.tolist() == encoder.encode(texts).ids.tolist()
+
+
+def test_take_keeps_order_and_repeats(encoder: TextEncoder) -> None:
+    encoded = encoder.encode(["one", "two three", "four"])
+    taken = encoded.take([2, 0, 0])
+    assert taken.lengths.tolist() == [3, 3, 3]
+    assert taken.ids.tolist() == [*encoder.encode(["four"]).ids,
+                                  *encoder.encode(["one", "one"]).ids]
+    assert len(encoded.take([])) == 0
+
+
+def test_padded_rows_hold_ids_then_padding(encoder: TextEncoder) -> None:
+    inputs = encoder.encode(["one", "two three"]).padded([0, 1], 6)
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
+    assert inputs["input_ids"][0, 3:].tolist() == [0, 0, 0]
+    assert all(v.dtype == np.int32 for v in inputs.values())
+
+
+@pytest.mark.parametrize(("texts", "size"), [(1, 32), (5, 2), (33, 8), (32, 32)])
+def test_batches_give_each_text_once_in_full_batches(encoder: TextEncoder, texts: int,
+                                                     size: int) -> None:
+    encoded = encoder.encode(["word " * (i % 7) for i in range(texts)])
+    seen: list[int] = []
+    for rows, inputs in batches(encoded, size):
+        assert inputs["input_ids"].shape[0] == min(size, texts)
+        assert inputs["input_ids"].shape[1] % 8 == 0
+        for place, row in enumerate(rows):
+            span = encoded.ids[encoded.splits[row]:encoded.splits[row + 1]]
+            assert inputs["input_ids"][place, :len(span)].tolist() == span.tolist()
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(texts))
+
+
+def test_no_texts_give_no_batches(encoder: TextEncoder) -> None:
+    assert list(batches(encoder.encode([]), 8)) == []
