@@ -19,7 +19,7 @@ from tf_pipeline import plugins, runtimes
 from tf_pipeline.artifact import Graph, Manifest
 from tf_pipeline.config import to_flags
 from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserError
-from tf_pipeline.files import describe, disk_errors, sync
+from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
 from tf_pipeline.runner import Runner, run_all
 from tf_pipeline.text import Arrays
@@ -30,6 +30,7 @@ from .twin import Twin
 
 log = logging.getLogger(__name__)
 LENGTHS = (32, 64, 128, 256)
+_DISK = 5  # times the weights: what three formats, int8 files and a frozen copy take
 _TEXT_MISMATCH = 0.002  # share of texts whose ids the SavedModel's own tokenizer may make otherwise
 _VERSIONS = ("tensorflow", "tensorflow-text", "keras", "tf2onnx", "onnx", "onnxruntime",
              "ai-edge-litert", "tokenizers", "numpy")
@@ -71,6 +72,7 @@ def build(run: Run, options: ConvertOptions) -> Manifest:
     with disk_errors(out):
         staging.mkdir(parents=True)
         try:
+            reserve(staging / "space", _DISK * run.info["files"]["model.weights.h5"]["bytes"])
             return _Conversion(run, options, staging).publish(out)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -39,8 +39,6 @@ class Predictor:
 
     def _open_artifact(self, runtime: str | None, variant: str | None, length: int | None,
                        threads: int | None) -> None:
-        if runtime is not None:
-            plugins.load(runtimes, runtime)  # an unknown name lists the choices
         manifest = Manifest.load(self.folder)
         graph = manifest.choose(runtime, variant, length)
         manifest.check_files(self.folder, graph.path)

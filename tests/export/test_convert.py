@@ -1,7 +1,11 @@
 """A run to an artifact, through the public calls: what is published, and that it agrees."""
 
 import json
+import resource
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +14,14 @@ import pytest
 
 from export import formats, pipeline
 from export.options import ConvertOptions
-from tests.conftest import command, opinions, write_csv
+from tests.conftest import ROOT, command, opinions, write_csv
 from tf_pipeline import plugins, tasks
 from tf_pipeline.artifact import Manifest
+from tf_pipeline.config import TrainConfig
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 from tf_pipeline.run import Run
+from tf_pipeline.training import fit
 
 # What people type and paste, and what they do not mean to.
 TEXTS = ["the room was lovely", "", "   ", "\t\n", "😀 👍🏽 wonderful", "كان الفندق رائعا", "a",
@@ -36,7 +42,7 @@ def test_every_format_of_every_task_agrees_with_keras(
     assert {g.variant for g in graphs} >= {"float32"}
     for graph in graphs:
         assert graph.parity["ok"]
-        assert graph.parity["agreement"] == 1.0 if graph.variant == "float32" else 0.99
+        assert graph.parity["agreement"] >= (1.0 if graph.variant == "float32" else 0.99)
         assert graph.parity["metric_after"] > 0.9
         assert graph.latency_ms is not None
         assert graph.latency_ms > 0
@@ -180,7 +186,56 @@ def test_existing_targets_are_refused(run_folder: Path, artifact: Path, tmp_path
 def test_artifact_questions_that_cannot_be_answered(artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no graph with runtime tflite, length 999.*L|length 96"):
         Predictor(artifact, "tflite", length=999)
-    with pytest.raises(UserError, match="Unknown runtime 'coreml'.*onnx"):
+    with pytest.raises(UserError, match="no graph with runtime coreml. It has: saved_model"):
         Predictor(artifact, "coreml")
     with pytest.raises(UserError, match="is not a finished artifact"):
         Predictor(tmp_path)
+
+
+def test_tokens_only_saved_model_needs_no_tensorflow_text(run_folder: Path, tmp_path: Path) -> None:
+    manifest = pipeline.build(Run.load(run_folder), ConvertOptions(
+        out=tmp_path / "a", formats=("saved_model",), signatures="tokens"))
+    assert set(manifest.signatures) == {"tokens", "serving_default"}
+    assert set(manifest.signatures["serving_default"]["inputs"]) == {
+        "input_ids", "attention_mask", "token_type_ids"}
+    code = ("import sys, tensorflow as tf\n"
+            f"loaded = tf.saved_model.load({str(tmp_path / 'a/saved_model/1')!r})\n"
+            "row = tf.constant([[2, 5, 3]])\n"
+            "loaded.signatures['tokens'](input_ids=row, attention_mask=row, token_type_ids=row * 0)"
+            "\nassert 'tensorflow_text' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert Predictor(tmp_path / "a")(["the room was lovely"])[0]["label"] == "good"
+
+
+def test_full_disk_is_one_line_and_nothing_is_published(run_folder: Path, tmp_path: Path) -> None:
+    def limit() -> None:  # writes fail half-way, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "export", "convert", str(run_folder), "--out",
+         str(tmp_path / "artifacts" / "a")], cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=limit)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "disk is full" in done.stderr.splitlines()[-1]
+    assert not list((tmp_path / "artifacts").iterdir())
+
+
+def test_the_real_checkpoint_keeps_its_answers_and_sizes(opinions_csv: Path,
+                                                         tmp_path: Path) -> None:
+    config = TrainConfig(task="classify", train=f"csv:{opinions_csv}", out=tmp_path / "run",
+                         max_len=32, epochs=1, learning_rate=1e-4)
+    run = fit(config)
+    weights = 4 * run.model.count_params()
+    manifest = pipeline.build(run, ConvertOptions(out=tmp_path / "a", formats=("tflite", "onnx")))
+    shares = {g.path: g.bytes / weights for g in manifest.graphs}
+    assert max(shares["model_L32.tflite"], shares["onnx/model.onnx"]) < 1.02
+    assert max(shares["model_L32_int8.tflite"], shares["onnx/model_quantized.onnx"]) < 0.27
+    texts = [t for t in TEXTS if len(t) < 100]
+    expected = Predictor(tmp_path / "run")(texts)
+    for graph in manifest.graphs:
+        if graph.variant == "float32":
+            answers = Predictor(tmp_path / "a", graph.runtime, "float32")(texts)
+            assert [a["label"] for a in answers] == [a["label"] for a in expected]
+            for answer, wanted in zip(answers, expected, strict=True):
+                assert answer["score"] == pytest.approx(wanted["score"], abs=1e-4)
