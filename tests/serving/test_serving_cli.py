@@ -144,7 +144,7 @@ def test_user_errors_are_one_line(artifact, tmp_path):
         str(artifact), "--host", "no.such.host.invalid")
     assert "--port is 70000; allowed: 0 to 65535" in failing(str(artifact), "--port", "70000")
     assert "--max-texts is 0" in failing(str(artifact), "--max-texts", "0")
-    assert "Unknown runtime 'x'. Choose" in failing(str(artifact), "--port", "0", "--runtime", "x")
+    assert "no graph with runtime x" in failing(str(artifact), "--port=0", "--runtime", "x")
     assert "no graph with variant int3" in failing(str(artifact), "--port=0", "--variant", "int3")
     assert "is not a finished artifact" in failing(str(tmp_path), "--port", "0")
     (tmp_path / "run.json").write_text("{}")
