@@ -1,7 +1,6 @@
 """The small files beside the graphs: tokenizer, config, golden rows, model card."""
 
 import json
-import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,6 @@ def write_config(folder: Path, run: Run) -> None:
              "label2id": {label: i for i, label in enumerate(run.task.labels)}}
     (folder / "config.json").write_text(json.dumps(keys, indent=2, ensure_ascii=False), "utf-8")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in run.task.labels), "utf-8")
-
-
-def generated_records(encoder: TextEncoder, count: int) -> list[dict[str, Any]]:
-    """Make texts of random words of the vocabulary: for artifacts that must hold no real text."""
-    choose = random.Random(0)
-    words = [p for p in encoder.vocabulary if p.isalpha()]
-    return [{"text": " ".join(choose.choices(words, k=3 + i % 40))} for i in range(count)]
 
 
 def write_golden(folder: Path, twin: Twin, records: list[dict[str, Any]],

@@ -22,7 +22,7 @@ from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserEr
 from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
 from tf_pipeline.runner import Runner, run_all
-from tf_pipeline.text import Arrays
+from tf_pipeline.text import Arrays, generated_texts
 
 from . import companions, formats, gate, parity
 from .options import ConvertOptions
@@ -257,7 +257,8 @@ class _Conversion:
     def _golden_rows(self) -> list[dict[str, Any]]:
         """Choose the rows of golden.npz: the longest, the shortest, and evenly between."""
         if not self.options.golden_text:
-            return companions.generated_records(self.twin.encoder, self.options.golden)
+            return [{"text": text} for text in
+                    generated_texts(self.twin.encoder, self.options.golden)]
         order = np.argsort(self.encoded.lengths, kind="stable")
         count = min(self.options.golden, len(order))
         places = np.linspace(0, len(order) - 1, count).round().astype(int)

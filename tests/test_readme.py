@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, opinions, write_csv
+
+STAND_INS = {"minilm": "tiny", "FOLDER": "tests/data/transformers_classify --max-len 64",
+             "csv:": "csv:{folder}/"}
 
 
 def readme_blocks(language: str = "") -> list[str]:
@@ -25,7 +28,9 @@ def commands(folder: Path) -> list[list[str]]:
     for line in lines:
         if line.startswith("python -m"):
             moved = re.sub(r"\b(runs|artifacts)/", f"{folder}/\\1/", line)
-            found.append(shlex.split(moved.replace("minilm", "tiny"))[1:])
+            for name, small in STAND_INS.items():
+                moved = moved.replace(name, small.format(folder=folder))
+            found.append(shlex.split(moved)[1:])
     return found
 
 
@@ -49,6 +54,7 @@ def serve_and_ask(words: list[str], body: str) -> dict:
 def test_every_command_runs(tmp_path: Path) -> None:
     body = re.search(r"curl -d '(.*?)'", (ROOT / "README.md").read_text("utf-8"))
     assert body is not None
+    write_csv(tmp_path / "texts.csv", [{"text": row["text"]} for row in opinions(50)])
     ran = []
     for words in commands(tmp_path):
         ran.append(words[1])
@@ -59,7 +65,8 @@ def test_every_command_runs(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True,
                               check=False)
         assert done.returncode == 0, f"{words}: {done.stderr[-2000:]}"
-    assert ran == ["tf_pipeline", "export", "export", "tf_pipeline", "serving", "serving"]
+    assert ran == ["tf_pipeline", "export", "export", "tf_pipeline", "serving", "tf_pipeline",
+                   "serving"]
 
 
 def test_the_python_lines_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tf_pipeline train | evaluate | predict | backbones | datasets`."""
+"""`python -m tf_pipeline train | evaluate | predict | import | backbones | datasets`."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import command
-from .config import TrainConfig, add_flags, from_flags
+from .config import ImportConfig, TrainConfig, add_flags, from_flags
 from .errors import UserError
 from .quiet import import_tensorflow
 
@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_train(verbs, argv)
     _add_evaluate(verbs)
     _add_predict(verbs)
+    _add_import(verbs)
     for name, function, text in (("backbones", _backbones, "list where a backbone can come from"),
                                  ("datasets", _datasets, "list what data can be read")):
         verb = verbs.add_parser(name, help=text)
@@ -76,6 +77,14 @@ def _add_predict(verbs: Any) -> None:
     predict.add_argument("--file", type=Path, help="file with one text a line")
     predict.set_defaults(command=_predict)
     _add_choice(predict)
+
+
+def _add_import(verbs: Any) -> None:
+    verb = verbs.add_parser("import", help="make a run of a model that transformers fine-tuned")
+    verb.add_argument("folder", type=Path, help="folder that save_pretrained wrote")
+    add_flags(verb, ImportConfig)
+    verb.set_defaults(command=_import)
+    _common(verb)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +169,20 @@ def _evaluate(flags: argparse.Namespace) -> None:
         flags.out.write_text(json.dumps(scores, indent=2), "utf-8")
         text += f"\nWrote {flags.out}"
     command.show(scores, text, flags.json)
+
+
+def _import(flags: argparse.Namespace) -> None:
+    import_tensorflow()
+    from .importing import import_folder
+
+    run = import_folder(flags.folder, from_flags(ImportConfig, flags))
+    scores = run.metrics["test"]
+    judged = (f"its own answers on {scores['examples']} texts" if run.info["own_answers"] else
+              f"test {run.task.METRIC} {scores[run.task.METRIC]:.4f} on {scores['examples']} texts")
+    command.show({"run": str(run.path), "task": run.info["task"], "labels": run.task.labels,
+                  "own_answers": run.info["own_answers"], "test": scores},
+                 f"{run.task.ARCHITECTURE} with {len(run.task.labels)} labels; exports are judged "
+                 f"by {judged}\nWrote {run.path}", flags.json)
 
 
 def _predict(flags: argparse.Namespace) -> None:

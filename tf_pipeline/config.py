@@ -72,6 +72,18 @@ class TrainConfig:
                             f"{self.weight_decay}; allowed: above 0, and 0 or more.")
 
 
+@dataclass(frozen=True)
+class ImportConfig:
+    """Settings of one import."""
+
+    out: Path | None = option(None, help="run folder to write, e.g. runs/reviews")
+    data: str | None = option(None, help="texts that parity is judged on, e.g. csv:test.csv; "
+                              "labels are optional. Default: generated texts")
+    max_len: int = option(128, help="longest text in tokens; longer ones are cut")
+    cased: bool | None = option(None, off="--uncased", help="keep capitals, or fold them; "
+                                "default: as the folder's own tokenizer says")
+
+
 def _flag(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
 

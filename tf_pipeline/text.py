@@ -4,6 +4,7 @@ Nothing here imports TensorFlow: training, evaluation and serving encode through
 """
 
 import json
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,3 +161,10 @@ def batches(encoded: Encoded, size: int, length: int | None = None,
         longest = int(encoded.lengths[rows].max())
         padded_rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
         yield rows, encoded.padded(padded_rows, length or -(-longest // multiple) * multiple)
+
+
+def generated_texts(encoder: TextEncoder, count: int) -> list[str]:
+    """Make texts of random words of the vocabulary, where no real text is at hand or wanted."""
+    choose = random.Random(0)
+    words = [piece for piece in encoder.vocabulary if piece.isalpha()]
+    return [" ".join(choose.choices(words, k=3 + i % 40)) for i in range(count)]
