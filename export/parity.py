@@ -78,7 +78,7 @@ def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arr
     agreement = 1.0 - float(differs.mean())
     if not agreement >= tolerance.agreement:
         reasons.append(f"{int(differs.sum())} of {len(records)} decisions differ (agreement "
-                       f"{agreement:.2%}; at least {tolerance.agreement:.1%} is needed)")
+                       f"{agreement:.3%}; at least {tolerance.agreement:.1%} is needed)")
     scores: tuple[Any, Any] = (None, None)
     if scored and finite.all():
         scores = _metric(task, expected, records), _metric(task, actual, records)

@@ -8,10 +8,14 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 Arrays = dict[str, np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -27,6 +31,7 @@ class Encoded:
     splits: np.ndarray  # int64, (texts + 1,)
     cut: int = 0  # how many texts were longer than max_len
     pad_id: int = 0
+    words: "Words | None" = None  # where each word stands, if they were asked for
 
     def __len__(self) -> int:
         return len(self.splits) - 1
@@ -58,6 +63,53 @@ class Encoded:
             arrays["attention_mask"][row, :used] = 1
             arrays["token_type_ids"][row, :used] = self.types[span]
         return arrays
+
+
+@dataclass(frozen=True)
+class Words:
+    """Where each text's words stand in `Encoded.ids`: text i has words splits[i]:splits[i + 1].
+
+    A text longer than max_len is encoded as several windows, so there may be more of those than
+    texts. Each word is counted once, in the window that shows most around it.
+    """
+
+    first: np.ndarray  # int64 (words,): place of the first piece; -1 for a word without a piece
+    offsets: np.ndarray  # int64 (words, 2): characters in the text
+    splits: np.ndarray  # int64 (texts + 1,)
+    owners: np.ndarray  # int64 (windows,): the text of each
+
+    def __len__(self) -> int:
+        return len(self.splits) - 1
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Words of each text: (texts,)."""
+        return np.diff(self.splits)
+
+    def padded(self, values: np.ndarray) -> np.ndarray:
+        """Take token values (tokens, ...) by first piece: (texts, most words, ...), zeros after.
+
+        A word without a piece has zeros as well.
+        """
+        most = int(self.counts.max(initial=0))
+        result = np.zeros((len(self), most, *values.shape[1:]), values.dtype)
+        seen = self.first >= 0
+        rows, places = self._grid()
+        result[rows[seen], places[seen]] = values[self.first[seen]]
+        return result
+
+    def at_tokens(self, values: np.ndarray, tokens: int, fill: int) -> np.ndarray:
+        """Put word values (texts, most words) on first pieces, `fill` on all others: (tokens,)."""
+        result = np.full(tokens, fill, values.dtype)
+        seen = self.first >= 0
+        rows, places = self._grid()
+        result[self.first[seen]] = values[rows[seen], places[seen]]
+        return result
+
+    def _grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """Give each word's text and its place in it."""
+        places = np.arange(len(self.first)) - np.repeat(self.splits[:-1], self.counts)
+        return np.repeat(np.arange(len(self)), self.counts), places
 
 
 class TextEncoder:
@@ -145,6 +197,68 @@ class TextEncoder:
         return Encoded(np.array(ids, np.int32), np.array(types, np.int32),
                        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
                        sum(bool(e.overflowing) for e in encodings), self.pad_id)
+
+    def encode_words(self, rows: Sequence[str | list[str]], max_len: int | None = None,
+                     overlap: int = 16) -> Encoded:
+        """Encode texts, or lists of words, and keep where each word's first piece stands.
+
+        What is longer than `max_len` goes on in further windows, which share `overlap` tokens
+        with the one before: nothing is cut. A list of words counts as joined by blanks.
+        """
+        limit = self.max_len if max_len is None else max_len
+        self._tokenizer.enable_truncation(limit, stride=min(overlap, (limit - 2) // 2))
+        encodings = [self._tokenizer.encode(row, is_pretokenized=not isinstance(row, str))
+                     for row in rows]
+        self._tokenizer.no_truncation()
+        windows = [[encoding, *encoding.overflowing] for encoding in encodings]
+        starts = np.cumsum([0, *(len(w.ids) for part in windows for w in part)]).tolist()
+        found, number = [], 0
+        for row, part in zip(rows, windows, strict=True):
+            found.append(_place_words(row, part, starts[number:number + len(part)]))
+            number += len(part)
+        flat = [w for part in windows for w in part]
+        words = Words(np.array([p for places, _ in found for p in places], np.int64),
+                      np.array([o for _, offsets in found for o in offsets],
+                               np.int64).reshape(-1, 2),
+                      np.cumsum([0, *(len(places) for places, _ in found)]),
+                      np.repeat(np.arange(len(windows)), [len(part) for part in windows]))
+        return Encoded(np.array([i for w in flat for i in w.ids], np.int32),
+                       np.array([t for w in flat for t in w.type_ids], np.int32),
+                       np.array(starts, np.int64), 0, self.pad_id, words)
+
+
+def _place_words(row: str | list[str], windows: Sequence["Encoding"],
+                 starts: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Give each word's first piece, as a place in all ids, and its characters in the text."""
+    best: dict[int, tuple[int, int]] = {}  # word -> (tokens to the nearer edge, place)
+    spans: dict[int, tuple[int, int]] = {}
+    for window, start in zip(windows, starts, strict=True):
+        length, before = len(window.ids), None
+        for token, word in enumerate(window.word_ids):
+            if word is None:
+                continue
+            begin, end = window.offsets[token]
+            known = spans.get(word, (begin, end))
+            spans[word] = (min(known[0], begin), max(known[1], end))
+            # A window that opens inside a word does not show that word's first piece.
+            opens = token == 1 and start != starts[0]
+            if word != before and not (opens and _is_inside(windows, window, word)):
+                room = min(token, length - 1 - token)
+                best[word] = max(best.get(word, (-1, -1)), (room, start + token))
+            before = word
+    if isinstance(row, str):
+        order = sorted(spans)
+        return [best[word][1] for word in order], [spans[word] for word in order]
+    ends = np.cumsum([len(word) + 1 for word in row]) - 1
+    return ([best[i][1] if i in best else -1 for i in range(len(row))],
+            [(int(end) - len(word), int(end)) for word, end in zip(row, ends, strict=True)])
+
+
+def _is_inside(windows: Sequence["Encoding"], window: "Encoding", word: int) -> bool:
+    """Tell whether another window holds an earlier piece of the word that this one opens with."""
+    begin = window.offsets[1][0]
+    return any(w == word and other.offsets[i][0] < begin
+               for other in windows if other is not window for i, w in enumerate(other.word_ids))
 
 
 def batches(encoded: Encoded, size: int, length: int | None = None,

@@ -96,3 +96,56 @@ def test_batches_give_each_text_once_in_full_batches(encoder: TextEncoder, texts
 
 def test_no_texts_give_no_batches(encoder: TextEncoder) -> None:
     assert list(batches(encoder.encode([]), 8)) == []
+
+
+LONG = [f"word{i}" if i % 3 else "supercalifragilistic" for i in range(100)]
+
+
+def test_words_are_found_by_their_first_piece(encoder: TextEncoder) -> None:
+    words = ["Angela", "Merkel", "visited", "\u200b", "Ouagadougou", "."]
+    encoded = encoder.encode_words([words, ["one"]])
+    found = encoded.words
+    assert found is not None
+    assert found.counts.tolist() == [6, 1]
+    assert found.first[3] == -1  # a zero-width space has no piece
+    vocabulary = encoder.vocabulary
+    first = [vocabulary[encoded.ids[i]] for i in found.first if i >= 0]
+    assert first == ["angela", "mer", "visited", "ou", ".", "one"]
+    text = " ".join(words)
+    assert [text[a:b] for a, b in found.offsets[:6]] == words
+
+
+def test_words_of_a_raw_text_carry_its_own_characters(encoder: TextEncoder) -> None:
+    text = "Müller's café in 北京, ok?"
+    found = encoder.encode_words([text]).words
+    assert found is not None
+    assert [text[a:b] for a, b in found.offsets] == [
+        "Müller", "'", "s", "café", "in", "北", "京", ",", "ok", "?"]
+
+
+@pytest.mark.parametrize("max_len", [12, 16, 33])
+def test_long_texts_are_windowed_and_no_word_is_lost(encoder: TextEncoder, max_len: int) -> None:
+    whole = encoder.encode_words([LONG], max_len=4096)
+    windows = encoder.encode_words([LONG, ["short"]], max_len=max_len)
+    assert windows.lengths.max() <= max_len
+    assert len(windows) > 5
+    assert whole.words is not None
+    assert windows.words is not None
+    assert windows.words.counts.tolist() == [100, 1]
+    expected = whole.ids[whole.words.first]
+    assert windows.ids[windows.words.first[:100]].tolist() == expected.tolist()
+    for one in (LONG, [" ".join(LONG)]):
+        text = encoder.encode_words([one if one is LONG else one[0]], max_len=max_len)
+        assert text.words is not None
+        assert (text.words.first >= 0).all()
+
+
+def test_padded_words_take_the_values_of_first_pieces(encoder: TextEncoder) -> None:
+    encoded = encoder.encode_words([["Ouagadougou", "is"], ["hot"], []])
+    assert encoded.words is not None
+    values = encoded.words.padded(np.arange(len(encoded.ids), dtype=np.float32)[:, None])
+    assert values.shape == (3, 2, 1)
+    assert values[0, 0, 0] == 1
+    assert encoded.ids[int(values[0, 1, 0])] == encoder.encode(["is"]).ids[1]
+    assert values[1, :, 0].tolist() == [encoded.words.first[2], 0]
+    assert not values[2].any()
