@@ -13,6 +13,9 @@ from tf_pipeline.text import SPECIAL_TOKENS, TextEncoder
 
 from .twin import Twin
 
+_PIPELINES = {"BertForSequenceClassification": "text-classification",  # names of the hub
+              "BertForTokenClassification": "token-classification"}
+
 
 def write_tokenizer(folder: Path, encoder: TextEncoder) -> None:
     """Write tokenizer.json, and vocab.txt and tokenizer_config.json for those who read them."""
@@ -66,7 +69,7 @@ def read_golden(folder: Path, outputs: Iterable[str],
 
 def write_card(folder: Path, manifest: Manifest, run: Run, golden: list[dict[str, Any]]) -> None:
     """Write README.md, the model card: what it is, what each file gives, how to use it."""
-    real = "label" in golden[0] if golden else False
+    real = bool(golden) and set(golden[0]) != {"text"}
     scores = run.metrics["test"]
     texts = (f"golden.npz holds {len(golden)} real rows of the test data, texts included."
              if real else f"golden.npz holds {len(golden)} generated rows and no real text.")
@@ -75,7 +78,7 @@ def write_card(folder: Path, manifest: Manifest, run: Run, golden: list[dict[str
     default = manifest.choose()
     (folder / "README.md").write_text(f"""---
 library_name: onnx
-pipeline_tag: text-classification
+pipeline_tag: {_PIPELINES[run.task.ARCHITECTURE]}
 tags: [bert, onnx, tflite, tensorflow]
 ---
 # {manifest.name}

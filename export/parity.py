@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.task import Record, Task
+from tf_pipeline.task import Record, Task, text_of
 from tf_pipeline.text import Arrays
 
 TIE = 1e-4  # a decision made by less than this in probability may fall either way
@@ -126,7 +126,7 @@ def worst_line(verdict: Verdict, width: int = 60) -> str:
     if not verdict.worst:
         return ""
     record = verdict.worst["record"]
-    text = str(record.get("text") or " ".join(record.get("tokens", [])))
+    text = text_of(record)
     shown = text if len(text) <= width else text[:width - 1] + "…"
     values = "; ".join(
         f"{name} {_short(verdict.worst['expected'][name])} -> {_short(values)}"

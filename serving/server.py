@@ -56,7 +56,7 @@ class Service:
             records = [dict(zip(request.inputs, row, strict=True))
                        for row in zip(*request.inputs.values(), strict=True)]
             with self._lock:
-                outputs = self.predictor.outputs(records)
+                outputs = self.predictor.outputs(self.predictor.encode(records).heads())
         named = {name: self._output(name, outputs).tolist() for name in signature.outputs}
         return tf_serving.write_predict(named, request.by_row)
 

@@ -36,6 +36,30 @@ def opinions(count: int, seed: int = 0) -> list[dict[str, str]]:
     return rows
 
 
+def travels(count: int, seed: int = 0) -> list[tuple[list[str], list[str]]]:
+    """Make tagged sentences: tokens and BIO tags of people and places."""
+    choose = random.Random(seed)
+    sentences = []
+    for _ in range(count):
+        person = choose.choice((["Quentin", "Quist"], ["Zoe"], ["Quirin"], ["Zacharias", "Zoll"]))
+        place = choose.choice((["Xanten"], ["Jena"], ["Jülich"], ["Xian"]))
+        words = [(choose.choice(("Then", "Today", "And")), "O"),
+                 *zip(person, ("B-PER", "I-PER"), strict=False),
+                 (choose.choice(("went to", "left", "liked")), "O"),
+                 *zip(place, ("B-LOC", "I-LOC"), strict=False), (choose.choice(".!"), "O")]
+        if choose.random() < 0.3:
+            words = [("Nothing", "O"), ("was", "O"), ("there", "O"), (".", "O")]
+        plain = [(part, tag) for word, tag in words for part in word.split()]
+        sentences.append(([w for w, _ in plain], [t for _, t in plain]))
+    return sentences
+
+
+def write_conll(path: Path, sentences: list[tuple[list[str], list[str]]]) -> Path:
+    path.write_text("\n\n".join("\n".join(f"{w} {t}" for w, t in zip(*s, strict=True))
+                                for s in sentences) + "\n", "utf-8")
+    return path
+
+
 def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
@@ -73,11 +97,13 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, opinions_csv: Path) -> Cal
     from tf_pipeline.training import fit
 
     folder = tmp_path_factory.mktemp("runs")
+    data = {"classify": f"csv:{opinions_csv}",
+            "tag": f"conll:{write_conll(folder / 'travels.conll', travels(1000))}"}
 
     def make(task: str) -> Path:
         out = folder / task
         if not out.exists():
-            fit(TrainConfig(task=task, train=f"csv:{opinions_csv}", out=out, backbone="tiny",
+            fit(TrainConfig(task=task, train=data[task], out=out, backbone="tiny",
                             max_len=96, epochs=4, batch_size=16, learning_rate=5e-3))
         return out
 

@@ -195,7 +195,14 @@ def _predict(flags: argparse.Namespace) -> None:
             if flags.json:
                 print(json.dumps({"text": text, **answer}, ensure_ascii=False))
             else:
-                print(f"{answer['label']}\t{answer['score']:.4f}\t{text}")
+                print(f"{_shown(answer)}\t{text}")
+
+
+def _shown(answer: dict[str, Any]) -> str:
+    if "spans" in answer:
+        return "; ".join(f"{s['label']} {s['text']!r} {s['score']:.4f}"
+                         for s in answer["spans"]) or "-"
+    return f"{answer['label']}\t{answer['score']:.4f}"
 
 
 def _texts(flags: argparse.Namespace) -> Iterable[str]:

@@ -19,9 +19,16 @@ def training_batches(encoded: Encoded, targets: Arrays, weights: np.ndarray, bat
     """Endless, shuffled, full batches of like length: (inputs, targets, weights).
 
     Inputs are int32 (batch, bucket); targets are named as the outputs that they are compared
-    with. The same seed gives the same batches in any process.
+    with. Where words were asked for, targets come by word and are laid on first pieces:
+    (batch, bucket), -1 on all other tokens. The same seed gives the same batches in any process.
     """
     import tensorflow as tf
+
+    words = encoded.words
+    if words is not None:
+        targets = {name: words.at_tokens(values, len(encoded.ids), -1)
+                   for name, values in targets.items()}
+        weights = weights[words.owners]
 
     # The GPU belongs to the training step; ids stay in host memory until a batch is ready.
     with tf.device("CPU"):
@@ -35,7 +42,8 @@ def training_batches(encoded: Encoded, targets: Arrays, weights: np.ndarray, bat
         inputs = {"input_ids": ids[start:stop],
                   "attention_mask": tf.ones([stop - start], tf.int32),
                   "token_type_ids": types[start:stop]}
-        return inputs, {name: values[row] for name, values in goals.items()}, shares[row]
+        part = row if words is None else slice(start, stop)
+        return inputs, {name: values[part] for name, values in goals.items()}, shares[row]
 
     longest = int(encoded.lengths.max())
     bounds = [b for b in BUCKETS if b < longest]
@@ -45,7 +53,7 @@ def training_batches(encoded: Encoded, targets: Arrays, weights: np.ndarray, bat
     rows = rows.shuffle(len(encoded), seed=seed, reshuffle_each_iteration=True).repeat()
     examples = rows.map(example, num_parallel_calls=2, deterministic=True)
     padding = {"input_ids": encoded.pad_id, "attention_mask": 0, "token_type_ids": 0}
-    goal_padding = {name: np.zeros((), values.dtype) for name, values in targets.items()}
+    goal_padding = {name: np.array(-1, values.dtype) for name, values in targets.items()}
     batches = examples.bucket_by_sequence_length(
         lambda inputs, *_: tf.shape(inputs["input_ids"])[0],
         # +1: a boundary is exclusive, and each batch is padded to its bucket's boundary - 1.

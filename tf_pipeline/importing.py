@@ -109,9 +109,7 @@ class _Import:
         rows = self._read_rows()
         own = any(field not in row for row in rows for field in self.task.FIELDS)
         if own:
-            answers = self.task.decode(self._outputs(rows))
-            rows = [{"text": row["text"], "label": answer["label"]}
-                    for row, answer in zip(rows, answers, strict=True)]
+            rows = self._own_answers(rows)
         # Settings are chosen on a fifth, files are judged on the rest.
         kept = {"validation": rows[::5], "test": [r for i, r in enumerate(rows) if i % 5]}
         scores = {split: self.task.score(self._outputs(part), part)
@@ -131,6 +129,11 @@ class _Import:
                         "sha256": hashlib.sha256(
                             run.evaluation_lines({split: part}).encode()).hexdigest()}
                 for split, part in kept.items()}})
+
+    def _own_answers(self, rows: list[Record]) -> list[Record]:
+        encoded = self.task.encode(rows, self.checkpoint.encoder)
+        outputs = run_all(keras_runtime.wrap(self.model), encoded)
+        return self.task.answered(rows, outputs, encoded)
 
     def _outputs(self, rows: list[Record]) -> Arrays:
         return run_all(keras_runtime.wrap(self.model),

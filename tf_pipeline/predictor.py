@@ -13,7 +13,7 @@ from .artifact import Graph, Manifest
 from .errors import UserError
 from .runner import Runner, run_all
 from .task import Answer, Record, Scores, Task, create
-from .text import Arrays, TextEncoder
+from .text import Arrays, Encoded, TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +72,16 @@ class Predictor:
         """Run token ids as they are: int (batch, length)."""
         return self._runner(inputs)
 
-    def outputs(self, records: Sequence[Record], size: int = 32) -> Arrays:
-        """Encode and run records, each once and in order, in batches that the file allows."""
-        graph = self.graph
+    def encode(self, records: Sequence[Record]) -> Encoded:
+        """Encode records to the length that the model takes."""
         limit = self.encoder.max_len
-        if graph and graph.length:
-            limit = min(limit, graph.length)
-        encoded = self.task.encode(records, self.encoder, limit)
+        if self.graph and self.graph.length:
+            limit = min(limit, self.graph.length)
+        return self.task.encode(records, self.encoder, limit)
+
+    def outputs(self, encoded: Encoded, size: int = 32) -> Arrays:
+        """Run each text once, in batches that the file allows; outputs in the texts' order."""
+        graph = self.graph
         return run_all(self._runner, encoded, graph.batch if graph and graph.batch else size,
                        graph.length if graph else None)
 
@@ -86,12 +89,14 @@ class Predictor:
         """Answer texts, in order."""
         if not texts:
             return []
-        return self.task.decode(self.outputs([{"text": text} for text in texts]))
+        records = [{"text": text} for text in texts]
+        encoded = self.encode(records)
+        return self.task.decode(self.outputs(encoded), records, encoded)
 
     def evaluate(self, records: Sequence[Record]) -> Scores:
         """Score records against their targets."""
         self.task.targets(records)  # an unknown label is named before minutes of work
-        return self.task.score(self.outputs(records), records)
+        return self.task.score(self.outputs(self.encode(records)), records)
 
 
 def describe(predictor: Predictor) -> dict[str, Any]:

@@ -21,6 +21,8 @@ def run_all(runner: Runner, encoded: Encoded, size: int = 32, length: int | None
     for rows, inputs in batches(encoded, size, length):
         for name, values in runner(inputs).items():
             values = np.asarray(values)[:len(rows)]
+            if values.ndim > 2:  # what a model gives for padding means nothing
+                values = values * inputs["attention_mask"][:len(rows), :, None]
             if values.ndim > 2 and encoded.words is not None:  # (batch, length, ...)
                 _scatter(results, name, values, rows, encoded)
             elif values.ndim > 2:

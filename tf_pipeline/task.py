@@ -45,10 +45,13 @@ class Task(Protocol):
         """Turn records into token ids."""
 
     def targets(self, records: Sequence[Record]) -> Arrays:
-        """Give, by output name, what the loss compares with; UserError for an unknown label."""
+        """Give, by output name, what the loss compares with; UserError for an unknown label.
+
+        A row for each record; where `encode` asks for words, a column for each of those.
+        """
 
     def weights(self, targets: Arrays) -> np.ndarray:
-        """Weigh each training example: float32 (examples,)."""
+        """Weigh each training record: float32 (records,)."""
 
     def build(self, backbone: "keras.Model") -> "keras.Model":
         """Put the head on: a functional model with named outputs."""
@@ -59,8 +62,13 @@ class Task(Protocol):
     def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compute, in Keras operations, every tensor that OUTPUTS names."""
 
-    def decode(self, outputs: Arrays) -> list[Answer]:
-        """Turn a runtime's outputs into answers; numpy only."""
+    def decode(self, outputs: Arrays, records: Sequence[Record],
+               encoded: Encoded) -> list[Answer]:
+        """Turn a runtime's outputs for these records into answers; numpy only."""
+
+    def answered(self, records: Sequence[Record], outputs: Arrays,
+                 encoded: Encoded) -> list[Record]:
+        """Give unlabelled records the model's own answers as targets."""
 
     def decisions(self, outputs: Arrays) -> tuple[list[Any], np.ndarray]:
         """Give what parity compares, a decision for each record, and by how much it was made.
@@ -70,6 +78,11 @@ class Task(Protocol):
 
     def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:
         """Compare outputs with the records' targets; holds METRIC."""
+
+
+def text_of(record: Record) -> str:
+    """Give a record's text; tokens count as joined by blanks."""
+    return record["text"] if "text" in record else " ".join(record["tokens"])
 
 
 def options_of(name: str) -> type:

@@ -41,6 +41,19 @@ class Encoded:
         """Tokens of each text, special ones included: (texts,)."""
         return np.diff(self.splits)
 
+    @property
+    def text_lengths(self) -> np.ndarray:
+        """Tokens of each text, over all its windows: (texts,)."""
+        if self.words is None:
+            return self.lengths
+        return np.bincount(self.words.owners, self.lengths, len(self.words)).astype(np.int64)
+
+    def heads(self) -> "Encoded":
+        """Give each text's first window, without words: what a graph that cuts texts sees."""
+        if self.words is None:
+            return self
+        return self.take(np.searchsorted(self.words.owners, np.arange(len(self.words))))
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Encoded":
         """Pick rows, in the order given."""
         spans = [slice(self.splits[i], self.splits[i + 1]) for i in rows]

@@ -54,7 +54,11 @@ def _text_function(twin: Twin, tokenize: Any) -> Any:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def serve(text: Any) -> dict[str, Any]:
-        outputs = run(*tokenize(text))
+        ids, mask, types = tokenize(text)
+        outputs = run(ids, mask, types)
+        for name, values in outputs.items():
+            if values.shape.rank == 3:  # what a model gives for padding means nothing
+                outputs[name] = values * tf.cast(mask, values.dtype)[..., None]
         if "label" in wanted:
             outputs["label"] = tf.gather(labels, tf.argmax(outputs["probabilities"], -1))
         return outputs

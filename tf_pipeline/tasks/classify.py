@@ -100,7 +100,8 @@ class Task:
 
         return {"logits": outputs["logits"], "probabilities": ops.softmax(outputs["logits"])}
 
-    def decode(self, outputs: Arrays) -> list[Answer]:
+    def decode(self, outputs: Arrays, records: Sequence[Record],
+               encoded: Encoded) -> list[Answer]:
         """Give label, its probability as `score`, and all labels' scores, best first."""
         answers = []
         for row in decoding.probabilities(outputs):
@@ -109,6 +110,12 @@ class Task:
             answers.append({"label": self.labels[order[0]], "score": float(row[order[0]]),
                             "scores": scores})
         return answers
+
+    def answered(self, records: Sequence[Record], outputs: Arrays,
+                 encoded: Encoded) -> list[Record]:
+        """Add the likeliest label."""
+        return [{"text": record["text"], "label": answer["label"]} for record, answer in
+                zip(records, self.decode(outputs, records, encoded), strict=True)]
 
     def decisions(self, outputs: Arrays) -> tuple[list[Any], np.ndarray]:
         """Give the label numbers, and first less second probability."""

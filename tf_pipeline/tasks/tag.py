@@ -1,0 +1,186 @@
+"""One label a word: names, places, products. Records: `tokens` and `tags`, or a raw `text`."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import decoding, spans
+from ..errors import UserError
+from ..task import Answer, Record, Scores, text_of
+from ..text import Arrays, Encoded, TextEncoder
+
+if TYPE_CHECKING:
+    import keras
+
+_NO_TAG = -1  # tokens that are no word's first piece
+
+
+@dataclass(frozen=True)
+class Options:
+    """This task has no settings of its own."""
+
+
+class Task:
+    """Token classification with transformers' head: sequence output, dropout, dense.
+
+    Loss and answers look at each word's first piece only (Devlin et al. 2019, section 5.3).
+    """
+
+    FIELDS = ("tokens", "tags")
+    METRIC = "span_f1"
+    ARCHITECTURE = "BertForTokenClassification"
+    OUTPUTS = {"onnx": ("logits",), "tflite": ("logits",), "tokens": ("logits",),
+               "text": ("logits",)}
+
+    def __init__(self, labels: Sequence[str], options: Options):
+        self.labels = tuple(labels)
+        self.options = options
+        self._index = {label: i for i, label in enumerate(self.labels)}
+        if spans.OUTSIDE not in self._index:
+            raise UserError(f"The labels {', '.join(self.labels[:10])} hold no "
+                            f"{spans.OUTSIDE!r}, the tag of words outside every span.")
+
+    @classmethod
+    def learn(cls, records: Sequence[Record], options: Options) -> "Task":
+        """Take the types from the training records; each gets B- and I-."""
+        kinds = {tag.partition("-")[2] for r in records for tag in spans.to_bio(r["tags"])[0]}
+        kinds.discard("")
+        if not kinds:
+            raise UserError(f"None of the {len(records)} training sentences has a tag other than "
+                            f"{spans.OUTSIDE!r}. Check the tag column; tags look like B-PER.")
+        return cls([spans.OUTSIDE, *(f"{p}-{k}" for k in sorted(kinds) for p in "BI")], options)
+
+    def encode(self, records: Sequence[Record], encoder: TextEncoder,
+               max_len: int | None = None) -> Encoded:
+        """Encode the words, or the text where there are none."""
+        return encoder.encode_words([r["tokens"] if "tokens" in r else r["text"]
+                                     for r in records], max_len)
+
+    def targets(self, records: Sequence[Record]) -> Arrays:
+        """Give label numbers by word: int32 (records, most words), -1 after a sentence's end."""
+        rows = [spans.to_bio(record["tags"])[0] for record in records]
+        unknown = Counter(tag for row in rows for tag in row if tag not in self._index)
+        if unknown:
+            shown = ", ".join(f"{tag!r} ({count}x)" for tag, count in unknown.most_common(5))
+            raise UserError(f"{len(unknown)} tag(s) that training never saw: {shown}. "
+                            f"Known: {', '.join(map(repr, self.labels[:20]))}. Add examples of "
+                            "them to the training data, or correct the tag column.")
+        uneven = next((r for r in records if len(r["tokens"]) != len(r["tags"])), None)
+        if uneven is not None:
+            raise UserError(f"{len(uneven['tokens'])} tokens and {len(uneven['tags'])} tags in "
+                            f"the sentence {' '.join(uneven['tokens'][:8])!r}; each token needs "
+                            "one tag.")
+        numbers = np.full((len(rows), max(map(len, rows), default=0)), _NO_TAG, np.int32)
+        for place, row in enumerate(rows):
+            numbers[place, :len(row)] = [self._index[tag] for tag in row]
+        return {"logits": numbers}
+
+    def weights(self, targets: Arrays) -> np.ndarray:
+        """Weigh all sentences alike."""
+        return np.ones(len(targets["logits"]), np.float32)
+
+    def build(self, backbone: "keras.Model") -> "keras.Model":
+        """Give logits (batch, length, labels), in float32 also under mixed precision."""
+        import keras
+
+        backbone.get_layer("pooler").trainable = False  # no answer depends on it
+        rate = backbone.get_layer("embeddings").config.hidden_dropout_prob
+        hidden = keras.layers.Dropout(rate, name="head_dropout")(
+            backbone(backbone.input)["sequence_output"])
+        logits = keras.layers.Dense(len(self.labels), name="logits", dtype="float32",
+                                    kernel_initializer=keras.initializers.TruncatedNormal(
+                                        stddev=0.02))(hidden)
+        return keras.Model(backbone.input, {"logits": logits}, name="tag")
+
+    def compile_args(self) -> dict[str, Any]:
+        """Use cross-entropy over first pieces, each word of a batch weighing the same."""
+        return {"loss": {"logits": _first_piece_loss}}
+
+    def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Give the logits as they are: decoding needs neighbours."""
+        return {"logits": outputs["logits"]}
+
+    def decode(self, outputs: Arrays, records: Sequence[Record],
+               encoded: Encoded) -> list[Answer]:
+        """Give each text's spans: label, characters from `start` to `end`, their text and score.
+
+        The score is the mean probability of the span's words under their tags.
+        """
+        assert encoded.words is not None
+        values, answers = decoding.softmax(outputs["logits"]), []
+        for i, (record, tags) in enumerate(zip(records, self._tags(outputs), strict=True)):
+            text = text_of(record)
+            offsets = encoded.words.offsets[encoded.words.splits[i]:encoded.words.splits[i + 1]]
+            found = []
+            for first, last, kind in spans.read([self.labels[t] for t in tags[:len(offsets)]]):
+                start, end = int(offsets[first, 0]), int(offsets[last - 1, 1])
+                score = values[i, np.arange(first, last), tags[first:last]].mean()
+                found.append({"label": kind, "start": start, "end": end, "text": text[start:end],
+                              "score": float(score)})
+            answers.append({"spans": found})
+        return answers
+
+    def answered(self, records: Sequence[Record], outputs: Arrays,
+                 encoded: Encoded) -> list[Record]:
+        """Split texts into the tokenizer's words and add their tags."""
+        assert encoded.words is not None
+        words, rows = encoded.words, []
+        for i, (record, tags) in enumerate(zip(records, self._tags(outputs), strict=True)):
+            offsets = words.offsets[words.splits[i]:words.splits[i + 1]]
+            tokens = record.get("tokens") or [record["text"][a:b] for a, b in offsets]
+            rows.append({"tokens": tokens,
+                         "tags": [self.labels[t] for t in tags[:len(tokens)]]})
+        return rows
+
+    def decisions(self, outputs: Arrays) -> tuple[list[Any], np.ndarray]:
+        """Give each text's spans, and the smallest margin between two tags of any word."""
+        decided = [spans.read([self.labels[t] for t in tags]) for tags in self._tags(outputs)]
+        second, first = np.sort(decoding.softmax(outputs["logits"]), -1)[..., -2:].transpose(
+            2, 0, 1)
+        padding = ~outputs["logits"].any(-1)
+        return decided, np.where(padding, 1.0, first - second).min(-1, initial=1.0)
+
+    def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:
+        """Give span F1 by type, the token table and the confusion of tags."""
+        from .. import metrics
+
+        known = [spans.to_bio(record["tags"])[0] for record in records]
+        predicted = [[self.labels[t] for t in tags[:len(row)]]
+                     for tags, row in zip(self._tags(outputs), known, strict=True)]
+        return {**metrics.tagging(known, predicted, self.labels),
+                "loss": self._loss(outputs, records)}
+
+    def _loss(self, outputs: Arrays, records: Sequence[Record]) -> float:
+        """Give the mean cross-entropy of all words."""
+        numbers = self.targets(records)["logits"]
+        values = decoding.softmax(outputs["logits"][:, :numbers.shape[1]].astype(np.float64))
+        chosen = np.take_along_axis(values, np.maximum(numbers, 0)[..., None], -1)[..., 0]
+        return float(-np.log(np.maximum(chosen[numbers >= 0], 1e-12)).mean())
+
+    def _tags(self, outputs: Arrays) -> list[np.ndarray]:
+        """Decode every text; padding and words without a piece are outside."""
+        outside = self._index[spans.OUTSIDE]
+        rows = []
+        for logits in outputs["logits"]:
+            tags = np.full(len(logits), outside, np.int64)
+            if (real := logits.any(-1)).any():
+                scores = np.log(np.maximum(decoding.softmax(logits[real]), 1e-30))
+                tags[real] = spans.best_tags(scores, self.labels)
+            rows.append(tags)
+        return rows
+
+
+def _first_piece_loss(targets: Any, logits: Any) -> Any:
+    """Give (batch,) losses whose mean is the mean over all tagged tokens of the batch."""
+    import keras
+    from keras import ops
+
+    targets = ops.cast(targets, "int32")
+    tagged = ops.cast(targets != _NO_TAG, logits.dtype)
+    losses = keras.losses.sparse_categorical_crossentropy(ops.maximum(targets, 0), logits,
+                                                          from_logits=True)
+    count = ops.maximum(ops.mean(ops.sum(tagged, -1)), 1e-6)
+    return ops.sum(losses * tagged, -1) / count
