@@ -1,7 +1,6 @@
-"""The HTTP server: TF Serving's routes, and `:answer` for decoded answers."""
+"""The HTTP server: TF Serving's routes, `:answer` for decoded answers, and the page at `/`."""
 
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tf_pipeline import decoding
-from tf_pipeline.artifact import Graph, Manifest
+from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 from tf_pipeline.text import INPUTS, Arrays
 
-from . import tf_serving
+from . import pages, tf_serving
 from .bodies import check_keys, parse_json, show
+from .graphs import Graphs
 from .options import Limits
 from .tf_serving import Signature, Tensor
 
@@ -29,19 +29,17 @@ Json = dict[str, Any]
 
 
 class Service:
-    """A loaded artifact that answers request bodies: one at a time, from any thread."""
+    """A loaded artifact that answers request bodies: a file one at a time, from any thread."""
 
-    def __init__(self, predictor: Predictor, limits: Limits):
-        if predictor.manifest is None or predictor.graph is None:
-            raise UserError(f"{predictor.folder} is a run, and only artifacts are served. Convert "
-                            "it first: python -m export convert.")
+    def __init__(self, predictor: Predictor, limits: Limits, threads: int | None = None):
+        self.graphs = Graphs(predictor, threads)
         self.predictor, self.limits = predictor, limits
-        self.manifest: Manifest = predictor.manifest
-        self.graph: Graph = predictor.graph
+        assert predictor.manifest is not None
+        assert predictor.graph is not None
+        self.manifest, self.graph = predictor.manifest, predictor.graph
         self.signatures = signatures_of(predictor)
         self._bounds = bounds_of(predictor)
-        # A TFLite interpreter and the tokenizer hold state of the call under way.
-        self._lock = threading.Lock()
+        self._lock = self.graphs.served.lock
 
     def predict(self, document: Json) -> Json:
         """Answer a body of `:predict` as TF Serving answers it for the SavedModel."""
@@ -61,18 +59,31 @@ class Service:
         return tf_serving.write_predict(named, request.by_row)
 
     def answer(self, document: Json) -> Json:
-        """Decode the answers of {"texts": [...]} or {"text": "..."}."""
-        check_keys(document, ("texts", "text"))
-        if len(document) != 1:
+        """Decode the answers of {"texts": [...]} or {"text": "..."}, maybe of another "file"."""
+        check_keys(document, ("texts", "text", "file"))
+        given = [key for key in document if key != "file"]
+        if len(given) != 1:
             raise UserError(f"The request is {show(document)}; expected either 'texts' "
                             "(an array of strings) or 'text' (a string).")
-        [(key, value)] = document.items()
+        [key] = given
+        value = document[key]
         texts = (tf_serving.read_texts(value, key) if key == "texts"
                  else [tf_serving.read_text(value, key)])
         self._check_texts(texts)
-        with self._lock:
-            answers = self.predictor(texts)
-        return {"answers": tf_serving.round_floats(answers)}
+        path = document.get("file", self.graph.path)
+        answers, latency_ms = self.graphs.get(path).answer(texts)
+        return {"answers": tf_serving.round_floats(answers), "file": path,
+                "latency_ms": round(latency_ms, 3)}
+
+    def files(self) -> Json:
+        """Say what `:answer` can be asked for: the files, the labels and the limits."""
+        files = [{"path": g.path, "runtime": g.runtime, "variant": g.variant, "bytes": g.bytes,
+                  "max_tokens": min(self.manifest.max_len, g.length or self.manifest.max_len),
+                  "agreement": g.parity.get("agreement")}
+                 for g in self.graphs.offered.values()]
+        return {"files": files, "labels": self.manifest.labels,
+                "limits": {"texts": self.limits.max_texts,
+                           "characters": self.limits.max_characters}}
 
     def _check_texts(self, texts: Sequence[str]) -> None:
         self._check_rows(len(texts), "texts")
@@ -179,9 +190,10 @@ def check_tokens(arrays: Arrays, bounds: Bounds) -> None:
                             f" allowed are 0 to {bounds.largest[name]}.")
 
 
-def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
-    """Build the ASGI application for a loaded artifact."""
-    service = Service(predictor, limits or Limits())
+def create_app(predictor: Predictor, limits: Limits | None = None,
+               threads: int | None = None) -> Starlette:
+    """Build the ASGI application for a loaded artifact; `threads` is for files loaded later."""
+    service = Service(predictor, limits or Limits(), threads)
     manifest, graph = service.manifest, service.graph
     base = f"/v1/models/{manifest.name}"
     self_description = {"model": manifest.name, "version": manifest.version,
@@ -214,16 +226,23 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", **self_description})
 
+    async def files(request: Request) -> Response:
+        _check_model(request, manifest)
+        return JSONResponse({**self_description, **service.files()})
+
     async def index(request: Request) -> Response:
+        if pages.wants_page(request):
+            return pages.page()
         return JSONResponse({**self_description, "routes": [
             f"POST {base}:predict", f"POST {base}:answer", f"GET {base}",
-            f"GET {base}/metadata", "GET /healthz"]})
+            f"GET {base}/metadata", f"GET {base}/files", "GET /healthz"]},
+            headers={"Vary": "Accept"})
 
     one, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
-    routes = [Route("/", index), Route("/healthz", health)]
+    routes = [Route("/", index), Route("/healthz", health), *pages.ROUTES]
     for path in (one, version):
         routes += [Route(path + ":{verb}", ask, methods=["POST"]), Route(path, status),
-                   Route(path + "/metadata", metadata)]
+                   Route(path + "/metadata", metadata), Route(path + "/files", files)]
     app = Starlette(routes=routes, exception_handlers={
         HTTPException: _http_error, UserError: _user_error, ClientDisconnect: _gone,
         Exception: _internal_error})
