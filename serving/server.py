@@ -26,6 +26,7 @@ from .options import Limits
 from .tf_serving import Signature, Tensor
 
 Json = dict[str, Any]
+MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
 
 class Service:
@@ -194,23 +195,35 @@ def create_app(predictor: Predictor, limits: Limits | None = None,
                threads: int | None = None) -> Starlette:
     """Build the ASGI application for a loaded artifact; `threads` is for files loaded later."""
     service = Service(predictor, limits or Limits(), threads)
+
+    async def ask(request: Request) -> Response:
+        verb = request.path_params["verb"]
+        if verb in tf_serving.OTHER_VERBS:
+            _check_model(request, service.manifest)
+            raise UserError(tf_serving.not_of_kind(verb))
+        if verb not in ("predict", "answer"):
+            raise HTTPException(404)
+        _check_model(request, service.manifest)
+        body = await _read_body(request, service.limits.max_body_bytes)
+        act = service.predict if verb == "predict" else service.answer
+        return await _in_thread(lambda: act(parse_json(body)))
+
+    app = Starlette(
+        routes=[*(Route(path + ":{verb}", ask, methods=["POST"]) for path in MODEL_PATHS),
+                *_descriptions(service), *pages.ROUTES],
+        exception_handlers={HTTPException: _http_error, UserError: _user_error,
+                            ClientDisconnect: _gone, Exception: _internal_error})
+    app.router.redirect_slashes = False
+    return app
+
+
+def _descriptions(service: Service) -> list[Route]:
+    """Give the routes on which the server says what it is."""
     manifest, graph = service.manifest, service.graph
     base = f"/v1/models/{manifest.name}"
     self_description = {"model": manifest.name, "version": manifest.version,
                         "task": manifest.task, "file": graph.path, "runtime": graph.runtime,
                         "variant": graph.variant, "drift": manifest.drift}
-
-    async def ask(request: Request) -> Response:
-        verb = request.path_params["verb"]
-        if verb in tf_serving.OTHER_VERBS:
-            _check_model(request, manifest)
-            raise UserError(tf_serving.not_of_kind(verb))
-        if verb not in ("predict", "answer"):
-            raise HTTPException(404)
-        _check_model(request, manifest)
-        body = await _read_body(request, service.limits.max_body_bytes)
-        act = service.predict if verb == "predict" else service.answer
-        return await _in_thread(lambda: act(parse_json(body)))
 
     async def status(request: Request) -> Response:
         if ":" in request.path_params["name"]:  # a verb's path, asked for with GET
@@ -238,16 +251,11 @@ def create_app(predictor: Predictor, limits: Limits | None = None,
             f"GET {base}/metadata", f"GET {base}/files", "GET /healthz"]},
             headers={"Vary": "Accept"})
 
-    one, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
-    routes = [Route("/", index), Route("/healthz", health), *pages.ROUTES]
-    for path in (one, version):
-        routes += [Route(path + ":{verb}", ask, methods=["POST"]), Route(path, status),
-                   Route(path + "/metadata", metadata), Route(path + "/files", files)]
-    app = Starlette(routes=routes, exception_handlers={
-        HTTPException: _http_error, UserError: _user_error, ClientDisconnect: _gone,
-        Exception: _internal_error})
-    app.router.redirect_slashes = False
-    return app
+    routes = [Route("/", index), Route("/healthz", health)]
+    for path in MODEL_PATHS:
+        routes += [Route(path, status), Route(path + "/metadata", metadata),
+                   Route(path + "/files", files)]
+    return routes
 
 
 async def _in_thread(act: Callable[[], Json]) -> Response:

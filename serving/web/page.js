@@ -3,6 +3,7 @@
 
 const PAUSE_MS = 150; // of typing, before asking
 const SPOKEN_PAUSE_MS = 1000; // a screen reader hears the answers when typing has stopped
+const PATIENCE_MS = 400; // before saying what is waited for: a file's first answer loads it
 const MOST_BARS = 6;
 const COLOURS = 6; // .span-0 to .span-5 in page.css
 const EXAMPLE = "What a wonderful evening.\nIt was dull and far too long.\n" +
@@ -35,16 +36,18 @@ function percent(score) {
 }
 
 async function fetchJson(url, options = {}) {
-  const response = await fetch(url, { ...options, headers: { Accept: "application/json" } });
+  const headers = { Accept: "application/json" };
+  const response = await fetch(url, { ...options, headers }).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server cannot be reached. See whether it still runs, then press Ask.");
+  });
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(body.error || `The server answered with ${response.status}.`);
   return body;
 }
 
 function showError(error) {
-  const unreachable = error instanceof TypeError; // what fetch throws without an answer
-  at("error").textContent = unreachable
-    ? "The server cannot be reached. See whether it still runs, then press Ask." : error.message;
+  at("error").textContent = error.message;
 }
 
 // ---- the question
@@ -72,6 +75,9 @@ async function ask({ now = false } = {}) {
   running?.abort();
   const mine = running = new AbortController();
   answers.setAttribute("aria-busy", "true");
+  const waiting = setTimeout(() => {
+    at("latency").textContent = `Waiting for ${file.value} …`;
+  }, PATIENCE_MS);
   try {
     const start = performance.now();
     const answer = await fetchJson(`${route()}:answer`,
@@ -86,6 +92,7 @@ async function ask({ now = false } = {}) {
       showError(error);
     }
   } finally {
+    clearTimeout(waiting);
     if (running === mine) {
       running = null;
       answers.removeAttribute("aria-busy");

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from selenium import webdriver
 
 PACKAGES = ("chromium", "chromium-driver")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -34,8 +35,6 @@ def chromium() -> tuple[str, str]:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """Start one headless Chromium with an empty profile."""
-    from selenium import webdriver
-
     binary, driver = chromium()
     options = webdriver.ChromeOptions()
     options.binary_location = binary

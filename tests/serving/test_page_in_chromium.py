@@ -2,16 +2,19 @@
 
 import base64
 import json
+import subprocess
 import time
 from urllib.parse import urlsplit
 
 import pytest
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 from tests.serving.test_serving_cli import served
 from tf_pipeline.artifact import Manifest
 
 GOOD, BAD = "the kitchen was lovely", "the night bus was awful"
-# Three letters for two characters each in JavaScript stand before the span.
+# Counted in characters; the three before the first span are two code units each in JavaScript.
 SPANS = {"answers": [{"spans": [{"label": "PER", "start": 4, "end": 7, "text": "Ada", "score": 1},
                                 {"label": "LOC", "start": 11, "end": 14, "text": "<b>",
                                  "score": 0.5}]}], "file": "x", "latency_ms": 1.0}
@@ -121,8 +124,6 @@ def test_every_request_goes_to_the_server(page, address):
 
 
 def test_another_file_answers(page, artifact):
-    from selenium.webdriver.support.ui import Select
-
     select = Select(page.get("file"))
     paths = [g.path for g in Manifest.load(artifact).graphs]
     assert [option.text for option in select.options] == paths
@@ -135,8 +136,6 @@ def test_another_file_answers(page, artifact):
 
 
 def test_keyboard_alone(page):
-    from selenium.webdriver.common.keys import Keys
-
     assert page.focused() == "texts"
     stops = []
     for _ in range(5):
@@ -191,9 +190,7 @@ def test_text_is_never_markup(page):
     assert page.js(f"return getComputedStyle({first}).direction") == "rtl"
 
 
-def test_curl_line_does_what_the_page_does(page, tmp_path):
-    import subprocess
-
+def test_curl_line_does_what_the_page_does(page):
     text = "it's \"fine\" \\ $HOME `x` 100 %"
     page.write(text)
     page.wait(lambda page: page.sentences() == [text])
@@ -219,6 +216,18 @@ def test_spans_are_marked_at_characters_not_at_code_units(page):
             page.get("texts"), "😀😀😀 Ada at <b>")
     page.wait(lambda page: page.texts("mark .tag") == ["PER 100.0\xa0%", "LOC 50.0\xa0%"])
     assert page.texts("mark") == ["AdaPER 100.0\xa0%", "<b>LOC 50.0\xa0%"]
+
+
+def test_server_that_is_gone_is_said_in_words(browser, artifact):
+    with served(artifact, "--runtime", "tflite") as (process, url, _):
+        browser.get(f"{url}/")
+        page = Page(browser).write(GOOD)
+        page.wait(lambda page: page.sentences() == [GOOD])
+        process.kill()
+        process.wait()
+        page.write(BAD)
+        page.wait(lambda page: "server cannot be reached" in page.get("error").text)
+        assert page.sentences() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
