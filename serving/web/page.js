@@ -147,6 +147,8 @@ function showScores(item, text, answer) {
   if (rows.length !== shown.length) {
     const list = make("ul", "scores");
     list.append(...shown.map(bar));
+    const others = model.labels.length - shown.length;
+    if (others) list.append(make("li", "more quiet", `and ${plural(others, "label")} below these`));
     item.replaceChildren(sentence(""), list);
     rows = item.querySelectorAll(".score");
   }
@@ -232,7 +234,7 @@ function describe({ runtime, variant, bytes, max_tokens: tokens, agreement }) {
   if (agreement !== null) {
     // Rounded down: "100 %" is said of equal files only.
     const share = `${Math.floor(1000 * agreement) / 10}${NO_BREAK}%`;
-    parts.push(`decides as the trained model on ${share} of the test rows`);
+    parts.push(`decides as the trained model on ${share} of the evaluation rows`);
   }
   return parts.join(" · ");
 }

@@ -218,6 +218,23 @@ def test_spans_are_marked_at_characters_not_at_code_units(page):
     assert page.texts("mark") == ["AdaPER 100.0\xa0%", "<b>LOC 50.0\xa0%"]
 
 
+def test_of_many_labels_the_best_are_shown(page):
+    scores = {f"label {i}": (i + 1) / 36 for i in range(8)}
+    answer = {"answers": [{"label": "label 7", "score": 8 / 36, "scores": scores}],
+              "file": "onnx/model.onnx", "latency_ms": 1.0}
+    listed = page.js("return fetch('v1/models/toy/files').then(answer => answer.json())")
+    given = [{**listed, "labels": list(scores)}, answer]
+    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": f"""
+        const real = window.fetch, [files, answer] = {json.dumps(given)};
+        window.fetch = async (url, options) => String(url).endsWith("healthz") ? real(url, options)
+            : new Response(JSON.stringify(String(url).endsWith("files") ? files : answer));"""})
+    page.driver.refresh()
+    page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    page.write("a text").wait(lambda page: page.sentences() == ["a text"])
+    assert page.texts(".score .label") == [f"label {i}" for i in range(7, 1, -1)]
+    assert page.texts(".more") == ["and 2 labels below these"]
+
+
 def test_server_that_is_gone_is_said_in_words(browser, artifact):
     with served(artifact, "--runtime", "tflite") as (process, url, _):
         browser.get(f"{url}/")
