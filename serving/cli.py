@@ -70,7 +70,7 @@ def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:
 
         predictor = Predictor(artifact, options.runtime, options.variant, options.length,
                               options.threads)
-        app = create_app(predictor, limits)
+        app = create_app(predictor, limits, options.threads)
         predictor(["warm-up"])  # a runtime's first call allocates and compiles
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning",
                                                access_log=False, timeout_graceful_shutdown=10))

@@ -1,7 +1,6 @@
-"""The HTTP server: TF Serving's routes, and `:answer` for decoded answers."""
+"""The HTTP server: TF Serving's routes, `:answer` for decoded answers, and the page at `/`."""
 
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,33 +14,33 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tf_pipeline import decoding
-from tf_pipeline.artifact import Graph, Manifest
+from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 from tf_pipeline.text import INPUTS, Arrays
 
-from . import tf_serving
+from . import pages, tf_serving
 from .bodies import check_keys, parse_json, show
+from .graphs import Graphs
 from .options import Limits
 from .tf_serving import Signature, Tensor
 
 Json = dict[str, Any]
+MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
 
 class Service:
-    """A loaded artifact that answers request bodies: one at a time, from any thread."""
+    """A loaded artifact that answers request bodies: a file one at a time, from any thread."""
 
-    def __init__(self, predictor: Predictor, limits: Limits):
-        if predictor.manifest is None or predictor.graph is None:
-            raise UserError(f"{predictor.folder} is a run, and only artifacts are served. Convert "
-                            "it first: python -m export convert.")
+    def __init__(self, predictor: Predictor, limits: Limits, threads: int | None = None):
+        self.graphs = Graphs(predictor, threads)
         self.predictor, self.limits = predictor, limits
-        self.manifest: Manifest = predictor.manifest
-        self.graph: Graph = predictor.graph
+        assert predictor.manifest is not None
+        assert predictor.graph is not None
+        self.manifest, self.graph = predictor.manifest, predictor.graph
         self.signatures = signatures_of(predictor)
         self._bounds = bounds_of(predictor)
-        # A TFLite interpreter and the tokenizer hold state of the call under way.
-        self._lock = threading.Lock()
+        self._lock = self.graphs.served.lock
 
     def predict(self, document: Json) -> Json:
         """Answer a body of `:predict` as TF Serving answers it for the SavedModel."""
@@ -61,18 +60,31 @@ class Service:
         return tf_serving.write_predict(named, request.by_row)
 
     def answer(self, document: Json) -> Json:
-        """Decode the answers of {"texts": [...]} or {"text": "..."}."""
-        check_keys(document, ("texts", "text"))
-        if len(document) != 1:
+        """Decode the answers of {"texts": [...]} or {"text": "..."}, maybe of another "file"."""
+        check_keys(document, ("texts", "text", "file"))
+        given = [key for key in document if key != "file"]
+        if len(given) != 1:
             raise UserError(f"The request is {show(document)}; expected either 'texts' "
                             "(an array of strings) or 'text' (a string).")
-        [(key, value)] = document.items()
+        [key] = given
+        value = document[key]
         texts = (tf_serving.read_texts(value, key) if key == "texts"
                  else [tf_serving.read_text(value, key)])
         self._check_texts(texts)
-        with self._lock:
-            answers = self.predictor(texts)
-        return {"answers": tf_serving.round_floats(answers)}
+        path = document.get("file", self.graph.path)
+        answers, latency_ms = self.graphs.get(path).answer(texts)
+        return {"answers": tf_serving.round_floats(answers), "file": path,
+                "latency_ms": round(latency_ms, 3)}
+
+    def files(self) -> Json:
+        """Say what `:answer` can be asked for: the files, the labels and the limits."""
+        files = [{"path": g.path, "runtime": g.runtime, "variant": g.variant, "bytes": g.bytes,
+                  "max_tokens": min(self.manifest.max_len, g.length or self.manifest.max_len),
+                  "agreement": g.parity.get("agreement")}
+                 for g in self.graphs.offered.values()]
+        return {"files": files, "labels": self.manifest.labels,
+                "limits": {"texts": self.limits.max_texts,
+                           "characters": self.limits.max_characters}}
 
     def _check_texts(self, texts: Sequence[str]) -> None:
         self._check_rows(len(texts), "texts")
@@ -179,26 +191,39 @@ def check_tokens(arrays: Arrays, bounds: Bounds) -> None:
                             f" allowed are 0 to {bounds.largest[name]}.")
 
 
-def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
-    """Build the ASGI application for a loaded artifact."""
-    service = Service(predictor, limits or Limits())
+def create_app(predictor: Predictor, limits: Limits | None = None,
+               threads: int | None = None) -> Starlette:
+    """Build the ASGI application for a loaded artifact; `threads` is for files loaded later."""
+    service = Service(predictor, limits or Limits(), threads)
+
+    async def ask(request: Request) -> Response:
+        verb = request.path_params["verb"]
+        if verb in tf_serving.OTHER_VERBS:
+            _check_model(request, service.manifest)
+            raise UserError(tf_serving.not_of_kind(verb))
+        if verb not in ("predict", "answer"):
+            raise HTTPException(404)
+        _check_model(request, service.manifest)
+        body = await _read_body(request, service.limits.max_body_bytes)
+        act = service.predict if verb == "predict" else service.answer
+        return await _in_thread(lambda: act(parse_json(body)))
+
+    app = Starlette(
+        routes=[*(Route(path + ":{verb}", ask, methods=["POST"]) for path in MODEL_PATHS),
+                *_descriptions(service), *pages.ROUTES],
+        exception_handlers={HTTPException: _http_error, UserError: _user_error,
+                            ClientDisconnect: _gone, Exception: _internal_error})
+    app.router.redirect_slashes = False
+    return app
+
+
+def _descriptions(service: Service) -> list[Route]:
+    """Give the routes on which the server says what it is."""
     manifest, graph = service.manifest, service.graph
     base = f"/v1/models/{manifest.name}"
     self_description = {"model": manifest.name, "version": manifest.version,
                         "task": manifest.task, "file": graph.path, "runtime": graph.runtime,
                         "variant": graph.variant, "drift": manifest.drift}
-
-    async def ask(request: Request) -> Response:
-        verb = request.path_params["verb"]
-        if verb in tf_serving.OTHER_VERBS:
-            _check_model(request, manifest)
-            raise UserError(tf_serving.not_of_kind(verb))
-        if verb not in ("predict", "answer"):
-            raise HTTPException(404)
-        _check_model(request, manifest)
-        body = await _read_body(request, service.limits.max_body_bytes)
-        act = service.predict if verb == "predict" else service.answer
-        return await _in_thread(lambda: act(parse_json(body)))
 
     async def status(request: Request) -> Response:
         if ":" in request.path_params["name"]:  # a verb's path, asked for with GET
@@ -214,21 +239,23 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> Starlette:
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", **self_description})
 
+    async def files(request: Request) -> Response:
+        _check_model(request, manifest)
+        return JSONResponse({**self_description, **service.files()})
+
     async def index(request: Request) -> Response:
+        if pages.wants_page(request):
+            return pages.page()
         return JSONResponse({**self_description, "routes": [
             f"POST {base}:predict", f"POST {base}:answer", f"GET {base}",
-            f"GET {base}/metadata", "GET /healthz"]})
+            f"GET {base}/metadata", f"GET {base}/files", "GET /healthz"]},
+            headers={"Vary": "Accept"})
 
-    one, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
     routes = [Route("/", index), Route("/healthz", health)]
-    for path in (one, version):
-        routes += [Route(path + ":{verb}", ask, methods=["POST"]), Route(path, status),
-                   Route(path + "/metadata", metadata)]
-    app = Starlette(routes=routes, exception_handlers={
-        HTTPException: _http_error, UserError: _user_error, ClientDisconnect: _gone,
-        Exception: _internal_error})
-    app.router.redirect_slashes = False
-    return app
+    for path in MODEL_PATHS:
+        routes += [Route(path, status), Route(path + "/metadata", metadata),
+                   Route(path + "/files", files)]
+    return routes
 
 
 async def _in_thread(act: Callable[[], Json]) -> Response:

@@ -68,7 +68,10 @@ def test_no_heavy_import_and_no_text_in_the_log(artifact, base, runtime, variant
     with served(artifact, *flags, python=("-X", "importtime")) as (process, url, lines):
         for body in ({"instances": ["marker text"]}, {"instances": [["marker text"]]}):
             post(f"{url}{base}:predict", body)
-        assert post(f"{url}{base}:answer", {"texts": ["marker text"]})[0] == 200
+        for file in (g.path for g in Manifest.load(artifact).graphs if g.runtime != "saved_model"):
+            assert post(f"{url}{base}:answer", {"text": "marker text", "file": file})[0] == 200
+        with urllib.request.urlopen(f"{url}{base}/files", timeout=20) as answer:
+            assert json.load(answer)["files"]
         log = "".join(lines) + stop(process)
     assert "marker" not in log
     imported = {line.rpartition("|")[2].strip().partition(".")[0]
@@ -96,7 +99,7 @@ def test_many_clients_at_once_get_the_answers_of_one(artifact, base):
     texts = [f"text {'very ' * i}good" for i in range(24)]
     with served(artifact, "--runtime", "tflite") as (_, url, _):
         def ask(text):
-            return post(f"{url}{base}:answer", {"text": text})
+            return post(f"{url}{base}:answer", {"text": text})[1]["answers"]
 
         alone = [ask(text) for text in texts]
         with ThreadPoolExecutor(8) as pool:
