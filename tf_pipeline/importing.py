@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoints, files, plugins, run, sources, tasks
+from .backbone import build, set_weights
 from .checkpoints import Checkpoint
 from .config import ImportConfig
 from .errors import UserError
@@ -70,7 +71,9 @@ def _read_head(folder: Path) -> tuple[str, list[str]]:
 def _build(task: Task, checkpoint: Checkpoint) -> Any:
     """Build backbone and head with the folder's weights; the head's are named `classifier`."""
     weights = checkpoint.weights or {}
-    model = task.build(checkpoint.build())
+    backbone = build(checkpoint.config)
+    set_weights(backbone, weights)
+    model = task.build(backbone)
     head = model.get_layer("logits")
     kernel, bias = (weights.get(f"classifier.{part}") for part in ("weight", "bias"))
     if kernel is None or bias is None:
@@ -147,7 +150,7 @@ class _Import:
                         _GENERATED)
             return [{"text": t} for t in generated_texts(self.checkpoint.encoder, _GENERATED)]
         rows = list(sources.read(data))
-        if lacking := next((r for r in rows if "text" not in r), None):
+        if lacking := next((r for r in rows if not {"text", "tokens"} & set(r)), None):
             raise UserError(f"--data {data} has records without text, with {', '.join(lacking)}. "
                             "Name the column, e.g. ?text=COLUMN.")
         if len(rows) < 10:

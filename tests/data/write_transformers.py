@@ -1,4 +1,4 @@
-"""Writes the folder `transformers_classify` and its answers; run with transformers and torch.
+"""Writes the folders `transformers_*` and their answers; run with transformers and torch.
 
     pip install torch transformers && python tests/data/write_transformers.py
 """
@@ -15,27 +15,37 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
           "the", "room", "was", "lovely", "awful", "word"]
 
 
+LABELS = {"classify": ["bad", "good", "so-so"], "tag": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]}
+
+
 def main() -> None:
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        BertForTokenClassification,
+        BertTokenizerFast,
+    )
 
-    torch.manual_seed(0)
-    folder = HERE / "transformers_classify"
-    folder.mkdir(exist_ok=True)
-    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in PIECES), "utf-8")
-    tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True)
-    config = BertConfig(vocab_size=len(PIECES), hidden_size=32, num_hidden_layers=2,
-                        num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
-                        initializer_range=0.5, id2label={0: "bad", 1: "good", 2: "so-so"},
-                        label2id={"bad": 0, "good": 1, "so-so": 2})
-    model = BertForSequenceClassification(config).eval()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    rows = tokenizer(TEXTS, padding=True, truncation=True, max_length=64, return_tensors="pt")
-    with torch.no_grad():
-        logits = model(**rows).logits.numpy()
-    np.savez_compressed(HERE / "transformers_classify.npz", logits=logits)
-    print(rows["input_ids"][0].tolist(), logits, sep="\n")
+    heads = {"classify": BertForSequenceClassification, "tag": BertForTokenClassification}
+    for task, head in heads.items():
+        torch.manual_seed(0)
+        folder = HERE / f"transformers_{task}"
+        folder.mkdir(exist_ok=True)
+        (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in PIECES), "utf-8")
+        tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True)
+        config = BertConfig(vocab_size=len(PIECES), hidden_size=32, num_hidden_layers=2,
+                            num_attention_heads=2, intermediate_size=64,
+                            max_position_embeddings=64, initializer_range=0.2,
+                            id2label=dict(enumerate(LABELS[task])),
+                            label2id={label: i for i, label in enumerate(LABELS[task])})
+        model = head(config).eval()
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        rows = tokenizer(TEXTS, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**rows).logits.numpy()
+        np.savez_compressed(folder.with_suffix(".npz"), logits=logits)
 
 
 if __name__ == "__main__":
