@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from . import run
+from . import plots, run
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -167,3 +170,18 @@ class Scalars(keras.callbacks.Callback):
             for name, value in scalars.items():
                 self.summary.scalar(name, value)
         self.writer.flush()
+
+
+def write_summary(folder: Path, scores: dict[str, Any], figures: "dict[str, Figure]",
+                  step: int) -> None:
+    """Add the test scores and the pictures to what TensorBoard shows."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=step):
+        for name, value in scores.items():
+            if isinstance(value, float):
+                tf.summary.scalar(f"test/{name}", value)
+        for name, figure in figures.items():
+            tf.summary.image(name, tf.io.decode_png(plots.encode(figure, "png"))[None])
+    writer.close()

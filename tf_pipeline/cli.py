@@ -66,6 +66,8 @@ def _add_evaluate(verbs: Any) -> None:
     evaluate.add_argument("--data", metavar="SPEC", help="labelled data, e.g. csv:test.csv "
                           "(default for a run: the test rows that it keeps)")
     evaluate.add_argument("--out", type=Path, metavar="FILE", help="also write the scores as JSON")
+    evaluate.add_argument("--report", type=Path, metavar="FILE.html", help="also write one page: "
+                          "plots, scores of each label, the most confident errors")
     evaluate.set_defaults(command=_evaluate)
     _add_choice(evaluate)
 
@@ -143,10 +145,12 @@ def _open(flags: argparse.Namespace) -> Any:
 
 
 def _evaluate(flags: argparse.Namespace) -> None:
-    from . import sources
+    from . import report, sources
     from .metrics import table_text
     from .predictor import describe
 
+    if flags.report is not None:
+        report.refuse_existing(flags.report)
     predictor = _open(flags)
     if flags.data is not None:
         records = list(sources.read(flags.data))
@@ -161,13 +165,18 @@ def _evaluate(flags: argparse.Namespace) -> None:
     if lacking:
         raise UserError(f"--data {flags.data} has records without {', '.join(lacking)}. Name the "
                         f"column, e.g. ?{lacking[0]}=COLUMN.")
-    scores = {**describe(predictor), **predictor.evaluate(records)}
+    found, outputs = predictor.examine(records)
+    scores = {**describe(predictor), **found}
     metric = predictor.task.METRIC
     text = (f"{table_text(scores)}\n\n{predictor.name}: {metric} {scores[metric]:.4f} on "
             f"{scores['examples']} examples")
     if flags.out is not None:
         flags.out.write_text(json.dumps(scores, indent=2), "utf-8")
         text += f"\nWrote {flags.out}"
+    if flags.report is not None:
+        report.write(flags.report, report.evaluation(predictor, records, outputs, found,
+                                                     flags.data))
+        text += f"\nWrote {flags.report}"
     command.show(scores, text, flags.json)
 
 

@@ -1,9 +1,9 @@
-"""Scores and plots of a finished model: scikit-learn and matplotlib do the work."""
+"""Scores of a finished model: scikit-learn does the work."""
 
 import json
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,24 +68,36 @@ def table_text(scores: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot_confusion(scores: dict[str, Any], labels: Sequence[str], path: Path) -> None:
-    """Draw the confusion matrix as a PNG, rows normalized so that rare labels show."""
-    # The figure class instead of pyplot: no display, no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from sklearn.metrics import ConfusionMatrixDisplay
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Answers grouped by confidence, in bins of equal width from 0 to 1: arrays (bins,)."""
 
-    counts = np.array(scores["confusion"])
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(4 + 0.4 * len(labels), 30)
-    figure = Figure(figsize=(side + 1, side), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    display = ConfusionMatrixDisplay(shares, display_labels=list(labels))
-    few = len(labels) <= 20
-    display.plot(ax=axes, cmap="Blues", include_values=few, values_format=".2f",
-                 xticks_rotation="vertical" if len(labels) > 4 else "horizontal",
-                 im_kw={"vmin": 0, "vmax": 1})
-    axes.set(title=f"{scores['examples']} examples",
-             xlabel="predicted", ylabel="true (share of each row)")
-    figure.savefig(path)
+    counts: np.ndarray
+    confidence: np.ndarray  # mean of the bin, 0 where it is empty
+    accuracy: np.ndarray
+
+
+def calibration_bins(confidences: np.ndarray, correct: np.ndarray,
+                     bins: int = 10) -> CalibrationBins:
+    """Group answers by confidence; 1.0 belongs to the last bin."""
+    # The small step puts 0.3 into [0.3, 0.4) though 0.3 * 10 may fall below 3 in binary.
+    index = np.minimum((confidences * bins + 1e-9).astype(int), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    some = np.maximum(counts, 1)
+    return CalibrationBins(counts, np.bincount(index, confidences, bins) / some,
+                           np.bincount(index, correct, bins) / some)
+
+
+def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error (Guo et al. 2017): mean gap between confidence and accuracy."""
+    found = calibration_bins(confidences, correct, bins)
+    gaps = np.abs(found.confidence - found.accuracy)
+    return float((gaps * found.counts).sum() / max(found.counts.sum(), 1))
+
+
+def wilson(hits: np.ndarray, counts: np.ndarray, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+    """Give Wilson's 95 % interval of each share: honest for few examples and near 0 and 1."""
+    shares, spread = hits / counts, z * z / counts
+    middle = (shares + spread / 2) / (1 + spread)
+    half = np.sqrt(shares * (1 - shares) * spread + spread * spread / 4) / (1 + spread)
+    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)

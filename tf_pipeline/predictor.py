@@ -25,6 +25,8 @@ class Predictor:
     graph: Graph | None = None
     task: Task
     encoder: TextEncoder
+    history: Sequence[dict[str, Any]] = ()  # of a run's training, a row an epoch
+    best_epoch: int | None = None
 
     def __init__(self, folder: Path | str, runtime: str | None = None, variant: str | None = None,
                  length: int | None = None, threads: int | None = None):
@@ -59,6 +61,8 @@ class Predictor:
 
         run = Run.load(self.folder)
         self.task, self.encoder = run.task, run.encoder
+        self.history = run.metrics.get("history", ())
+        self.best_epoch = run.metrics.get("best_epoch")
         self._runner = keras.wrap(run.model)
 
     @property
@@ -72,12 +76,15 @@ class Predictor:
         """Run token ids as they are: int (batch, length)."""
         return self._runner(inputs)
 
+    @property
+    def limit(self) -> int:
+        """Longest text in tokens; longer ones are cut."""
+        length = self.graph.length if self.graph else None
+        return min(self.encoder.max_len, length or self.encoder.max_len)
+
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Encode records to the length that the model takes."""
-        limit = self.encoder.max_len
-        if self.graph and self.graph.length:
-            limit = min(limit, self.graph.length)
-        return self.task.encode(records, self.encoder, limit)
+        return self.task.encode(records, self.encoder, self.limit)
 
     def outputs(self, encoded: Encoded, size: int = 32) -> Arrays:
         """Run each text once, in batches that the file allows; outputs in the texts' order."""
@@ -95,8 +102,13 @@ class Predictor:
 
     def evaluate(self, records: Sequence[Record]) -> Scores:
         """Score records against their targets."""
+        return self.examine(records)[0]
+
+    def examine(self, records: Sequence[Record]) -> tuple[Scores, Arrays]:
+        """Score records against their targets, and give the outputs that were scored."""
         self.task.targets(records)  # an unknown label is named before minutes of work
-        return self.task.score(self.outputs(self.encode(records)), records)
+        outputs = self.outputs(self.encode(records))
+        return self.task.score(outputs, records), outputs
 
 
 def describe(predictor: Predictor) -> dict[str, Any]:

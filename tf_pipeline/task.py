@@ -6,7 +6,8 @@ answers needs none of it.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -83,6 +84,28 @@ class Task(Protocol):
 def text_of(record: Record) -> str:
     """Give a record's text; tokens count as joined by blanks."""
     return record["text"] if "text" in record else " ".join(record["tokens"])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One answer beside its target, as people read them."""
+
+    text: str
+    true: str
+    predicted: str
+    score: float  # the answer's probability
+    correct: bool
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """What a task adds whose answers are right or wrong: plots of errors and a list of them.
+
+    Regression and embeddings leave it out.
+    """
+
+    def judge(self, outputs: Arrays, records: Sequence[Record]) -> list[Judgement]:
+        """Lay each answer beside its record's target, in order; numpy only."""
 
 
 def options_of(name: str) -> type:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import accelerator, checkpoints, files, metrics, run, splits
+from . import accelerator, checkpoints, files, plots, run, splits
 from .config import TrainConfig
 from .data import training_batches
 from .errors import UserError
@@ -20,7 +20,7 @@ from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
 from .task import Record, Task, options_of
-from .text import TextEncoder
+from .text import Arrays, TextEncoder
 
 if TYPE_CHECKING:
     import keras
@@ -161,19 +161,25 @@ class _Training:
 
     def score(self, model: "keras.Model", records: list[Record]) -> dict[str, Any]:
         """Evaluate on records, each once."""
-        outputs = run_all(keras_runtime.wrap(model), self.task.encode(records, self.encoder))
-        return self.task.score(outputs, records)
+        return self.task.score(self.outputs(model, records), records)
+
+    def outputs(self, model: "keras.Model", records: list[Record]) -> Arrays:
+        """Run records, each once."""
+        return run_all(keras_runtime.wrap(model), self.task.encode(records, self.encoder))
 
     def _write(self, model: "keras.Model", validation: "Validation", stopped: Any) -> Run:
         assert validation.best is not None
-        kept = run.choose_evaluation(self.parts.validation, self.parts.test)
+        test, outputs = self.parts.test, self.outputs(model, self.parts.test)
+        kept = run.choose_evaluation(self.parts.validation, test)
         scores = {"history": validation.history, "best_epoch": validation.best["epoch"],
                   "validation": self.score(model, self.parts.validation),
-                  "test": self.score(model, self.parts.test)}
-        whole = len(kept["test"]) == len(self.parts.test)
+                  "test": self.task.score(outputs, test)}
+        whole = len(kept["test"]) == len(test)
         scores["kept"] = scores["test"] if whole else self.score(model, kept["test"])
         run.save_weights(model, self.out / "model.weights.h5")
-        metrics.plot_confusion(scores["test"], self.task.labels, self.out / "confusion.png")
+        self._draw(dataclasses.replace(
+            plots.find(self.task, self.encoder, test, outputs, scores["test"]),
+            history=validation.history, best_epoch=validation.best["epoch"]))
         config = {k: str(v) if isinstance(v, Path) else v
                   for k, v in dataclasses.asdict(self.config).items()}
         # Texts and hashes only: a run is given to others, the path of a data file is not theirs.
@@ -194,6 +200,16 @@ class _Training:
             "device": self.device.name, "precision": self.device.precision,
             "duration_s": round(time.time() - self.started, 1), "versions": run.versions(),
         })
+
+    def _draw(self, findings: plots.Findings) -> None:
+        """Write the pictures: confusion.png beside the run's numbers, the others into logs/."""
+        from .callbacks import write_summary
+
+        logs = self.out / "logs"
+        figures = plots.draw(findings)
+        for name, figure in figures.items():
+            plots.save(figure, (self.out if name == "confusion" else logs) / f"{name}.png")
+        write_summary(logs, findings.scores, figures, len(findings.history) * self.steps)
 
 
 @contextmanager

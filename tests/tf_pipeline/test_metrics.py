@@ -1,6 +1,4 @@
-"""Scores against counts done by hand, and a picture that shows them."""
-
-from pathlib import Path
+"""Scores against counts done by hand."""
 
 import numpy as np
 import pytest
@@ -27,16 +25,27 @@ def test_the_table_has_a_line_for_every_label() -> None:
     assert [line.split()[0] for line in text.splitlines()[1:4]] == list(LABELS)
 
 
-def test_the_confusion_plot_is_dark_where_the_counts_are(tmp_path: Path) -> None:
-    from matplotlib.image import imread
+def test_calibration_error_of_five_answers_counted_by_hand() -> None:
+    confidences = np.array([0.55, 0.57, 0.95, 0.97, 1.0])
+    correct = np.array([True, False, True, True, False])
+    bins = metrics.calibration_bins(confidences, correct)
+    assert bins.counts.tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0, 3]
+    assert bins.confidence[[5, 9]] == pytest.approx([0.56, 2.92 / 3])
+    assert bins.accuracy[[5, 9]] == pytest.approx([1 / 2, 2 / 3])
+    # (2 * |.56 - .5| + 3 * |.97333 - .66667|) / 5
+    assert metrics.calibration_error(confidences, correct) == pytest.approx(0.208)
 
-    path = tmp_path / "confusion.png"
-    scores = {"examples": 20, "accuracy": 1.0, "confusion": [[10, 0], [0, 10]]}
-    metrics.plot_confusion(scores, ["a", "b"], path)
-    right = imread(path)
-    metrics.plot_confusion({**scores, "accuracy": 0.0, "confusion": [[0, 10], [10, 0]]},
-                           ["a", "b"], path)
-    wrong = imread(path)
-    assert right.shape == wrong.shape
-    height, width = (int(n * 0.3) for n in right.shape[:2])
-    assert right[height, width, :3].mean() < wrong[height, width, :3].mean() - 0.3
+
+def test_a_confidence_on_an_edge_opens_its_bin() -> None:
+    tenths = np.arange(10) / 10
+    assert metrics.calibration_bins(tenths, np.ones(10, bool)).counts.tolist() == [1] * 10
+
+
+def test_answers_as_often_right_as_sure_have_no_calibration_error() -> None:
+    assert metrics.calibration_error(np.full(4, 0.75), np.array([1, 1, 1, 0], bool)) == 0
+
+
+def test_wilson_interval_of_the_textbook() -> None:
+    low, high = metrics.wilson(np.array([0, 5, 10]), np.array([10, 10, 10]))
+    assert low == pytest.approx([0, 0.2366, 0.7225], abs=1e-4)
+    assert high == pytest.approx([0.2775, 0.7634, 1], abs=1e-4)

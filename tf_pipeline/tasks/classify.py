@@ -10,7 +10,7 @@ import numpy as np
 from .. import decoding
 from ..config import option
 from ..errors import UserError
-from ..task import Answer, Record, Scores
+from ..task import Answer, Judgement, Record, Scores
 from ..text import Arrays, Encoded, TextEncoder
 
 if TYPE_CHECKING:
@@ -129,6 +129,14 @@ class Task:
 
         targets = self.targets(records)["logits"]
         return metrics.classification(targets, decoding.probabilities(outputs), self.labels)
+
+    def judge(self, outputs: Arrays, records: Sequence[Record]) -> list[Judgement]:
+        """Lay the likeliest label beside the right one."""
+        values = decoding.probabilities(outputs)
+        chosen = values.argmax(-1)
+        return [Judgement(record["text"], record["label"], self.labels[best], float(row[best]),
+                          self.labels[best] == record["label"])
+                for record, row, best in zip(records, values, chosen, strict=True)]
 
 
 def _natural(label: str) -> tuple[int, str]:

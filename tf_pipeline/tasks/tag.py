@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import decoding, spans
 from ..errors import UserError
-from ..task import Answer, Record, Scores, text_of
+from ..task import Answer, Judgement, Record, Scores, text_of
 from ..text import Arrays, Encoded, TextEncoder
 
 if TYPE_CHECKING:
@@ -153,6 +153,19 @@ class Task:
         return {**metrics.tagging(known, predicted, self.labels),
                 "loss": self._loss(outputs, records)}
 
+    def judge(self, outputs: Arrays, records: Sequence[Record]) -> list[Judgement]:
+        """Lay the spans found beside the right ones; the score is that of the least sure word."""
+        values = decoding.softmax(outputs["logits"])
+        judged = []
+        for i, (record, tags) in enumerate(zip(records, self._tags(outputs), strict=True)):
+            tokens = record["tokens"]
+            found = spans.read([self.labels[t] for t in tags[:len(tokens)]])
+            right = spans.read(record["tags"])
+            sure = values[i, np.arange(len(tokens)), tags[:len(tokens)]].min(initial=1.0)
+            judged.append(Judgement(text_of(record), _in_words(right, tokens),
+                                    _in_words(found, tokens), float(sure), found == right))
+        return judged
+
     def _loss(self, outputs: Arrays, records: Sequence[Record]) -> float:
         """Give the mean cross-entropy of all words."""
         numbers = self.targets(records)["logits"]
@@ -171,6 +184,10 @@ class Task:
                 tags[real] = spans.best_tags(scores, self.labels)
             rows.append(tags)
         return rows
+
+
+def _in_words(found: Sequence[spans.Span], tokens: Sequence[str]) -> str:
+    return "; ".join(f"{kind} {' '.join(tokens[first:last])}" for first, last, kind in found) or "-"
 
 
 def _first_piece_loss(targets: Any, logits: Any) -> Any:
