@@ -17,7 +17,8 @@ def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parse, call the chosen command, and turn errors that a user can mend into one line."""
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    for noisy in ("tensorflow", "absl", "h5py", "urllib3", "filelock", "httpx"):
+    for noisy in ("tensorflow", "absl", "h5py", "urllib3", "filelock", "httpx",
+                  "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # TensorFlow reads it once, when it is first imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

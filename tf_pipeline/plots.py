@@ -215,7 +215,7 @@ def length_errors(lengths: np.ndarray, correct: np.ndarray, limit: int = 0,
     whole = float((~correct).mean())
     cut = limit and lengths.max() > limit
     with _style(theme):
-        figure = _figure(6.6, 3.9)
+        figure = _figure(9, 3.6)
         axes = figure.add_subplot()
         axes.bar(places, wrong / counts, 0.72, color=theme.first, zorder=2)
         axes.vlines(places, low, high, color=theme.ink, linewidth=1.2, zorder=3,
@@ -228,7 +228,7 @@ def length_errors(lengths: np.ndarray, correct: np.ndarray, limit: int = 0,
         axes.set_ylim(0, min(max(float(high.max()), whole, 0.02) * 1.25, 1.02))
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         axes.set_ylabel("wrong answers")
-        axes.set_xlabel(f"tokens; {np.sum(lengths > limit):,} texts above {limit} were cut" if cut
+        axes.set_xlabel(f"tokens ({np.sum(lengths > limit):,} longer than {limit}: cut)" if cut
                         else "tokens")
         _legend(axes, 2)
         _title(figure, f"Errors by length: {int((~correct).sum()):,} of {len(correct):,} wrong")

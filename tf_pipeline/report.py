@@ -31,8 +31,8 @@ _CAPTIONS = {
                  "colours grow with its root, so that a few percent show.",
     "calibration": "Of the answers given with confidence 0.8, 80 % should be right. Mean "
                    "confidence above the bar: the model is too sure of itself.",
-    "length_errors": "Each bar holds about as many examples. Bars differ for sure only where "
-                     "their intervals do not overlap.",
+    "length_errors": "Each bar holds about as many examples. Trust a difference between "
+                     "bars only where their intervals do not overlap.",
 }
 
 
@@ -41,7 +41,7 @@ class Subject:
     """What was evaluated, in words."""
 
     name: str
-    model: str
+    file: str
     data: str
     versions: Mapping[str, str]
 
@@ -68,18 +68,20 @@ def evaluation(predictor: Predictor, records: Sequence[Record], outputs: Arrays,
     findings = dataclasses.replace(
         plots.find(predictor.task, predictor.encoder, records, outputs, scores),
         limit=predictor.limit, history=predictor.history, best_epoch=predictor.best_epoch)
-    runtime = predictor.graph.runtime if predictor.graph else "keras"
-    packages = (*_PACKAGES[runtime], "tokenizers", "numpy")
-    name = predictor.folder.resolve().name
-    return page(Subject(name, predictor.name, data or "the test rows that the run keeps",
-                        run.versions(packages)), findings)
+    graph = predictor.graph
+    packages = (*_PACKAGES[graph.runtime if graph else "keras"], "tokenizers", "numpy")
+    # Names only: a report is given to others, and where the folder lies here is not theirs.
+    file = f"{graph.path} ({graph.runtime} {graph.variant})" if graph else "run (keras float32)"
+    return page(Subject(predictor.folder.resolve().name, file,
+                        data or "the test rows that the run keeps", run.versions(packages)),
+                findings)
 
 
 def page(subject: Subject, findings: plots.Findings) -> str:
     """Lay out the whole page."""
     scores = findings.scores
     title = f"{subject.name}: {findings.metric} {scores[findings.metric]:.4f}"
-    facts = {"model": subject.model, "data": subject.data,
+    facts = {"model": f"{subject.name}, {subject.file}", "data": subject.data,
              "metric": f"{findings.metric} {scores[findings.metric]:.4f} on "
                        f"{scores['examples']:,} examples",
              "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -137,7 +139,7 @@ def _pictures(findings: plots.Findings) -> str:
     wide = len(findings.labels) > plots.FEW_LABELS
     figures = []
     for name, uri in light.items():
-        large = name == "learning_curves" or (name == "confusion" and wide)
+        large = name in ("learning_curves", "length_errors") or (name == "confusion" and wide)
         figures.append(
             f'<figure{" class=large" * large}><picture>'
             f'<source media="(prefers-color-scheme: dark)" srcset="{dark[name]}">'
@@ -238,7 +240,7 @@ section { margin-top: 20px; background: var(--surface); border: 1px solid var(--
 .pictures { grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); }
 figure { margin: 0; padding: 16px; display: flex; flex-direction: column; }
 figure.large { grid-column: 1 / -1; }
-picture { flex: 1; display: flex; align-items: center; justify-content: center; }
+picture { flex: 1; display: flex; align-items: flex-start; justify-content: center; }
 img { max-width: 100%; height: auto; }
 .large img { width: 100%; }
 figcaption { margin-top: 10px; }

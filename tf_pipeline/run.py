@@ -1,7 +1,8 @@
 """The run folder: what training leaves, and all that export needs, on any machine.
 
 backbone.json tokenizer.json labels.json model.weights.h5 evaluation.jsonl metrics.json
-confusion.png logs/ checkpoints/ and, written last, run.json: its presence means complete.
+confusion.png logs/ (TensorBoard events and the other plots) checkpoints/ and, written last,
+run.json: its presence means complete.
 """
 
 import dataclasses

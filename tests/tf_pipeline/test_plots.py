@@ -70,6 +70,6 @@ def test_calibration_and_lengths_show_their_numbers() -> None:
     assert "expected calibration error 0.2080" in svg
     svg = plots.encode(plots.length_errors(np.arange(40) + 3, np.arange(40) < 30, 40),
                        "svg").decode()
-    for text in ("10 of 40 wrong", "3–21", "22–42", "n = 19", "n = 21", "2 texts above 40"):
+    for text in ("10 of 40 wrong", "3–21", "22–42", "n = 19", "n = 21", "(2 longer than 40: cut)"):
         assert text in svg
     assert plots.encode(figure, "svg") == plots.encode(figure, "svg")
