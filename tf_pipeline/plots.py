@@ -215,7 +215,7 @@ def length_errors(lengths: np.ndarray, correct: np.ndarray, limit: int = 0,
     whole = float((~correct).mean())
     cut = limit and lengths.max() > limit
     with _style(theme):
-        figure = _figure(9, 3.6)
+        figure = _figure(6.8, 4)
         axes = figure.add_subplot()
         axes.bar(places, wrong / counts, 0.72, color=theme.first, zorder=2)
         axes.vlines(places, low, high, color=theme.ink, linewidth=1.2, zorder=3,
@@ -225,7 +225,7 @@ def length_errors(lengths: np.ndarray, correct: np.ndarray, limit: int = 0,
         axes.set_xticks(places, [f"{name}\nn = {count:,}" for name, count in
                                  zip(names, counts, strict=True)], fontsize=8.5)
         axes.set_xlim(-0.7, len(places) - 0.3)
-        axes.set_ylim(0, min(max(float(high.max()), whole, 0.02) * 1.25, 1.02))
+        axes.set_ylim(0, min(max(float(high.max()), whole, 0.02) * 1.08, 1.02))
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         axes.set_ylabel("wrong answers")
         axes.set_xlabel(f"tokens ({np.sum(lengths > limit):,} longer than {limit}: cut)" if cut

@@ -136,12 +136,15 @@ def _pictures(findings: plots.Findings) -> str:
         {name: _uri(plots.encode(figure, "svg", theme))
          for name, figure in plots.draw(findings, theme).items()}
         for theme in (plots.LIGHT, plots.DARK))
-    wide = len(findings.labels) > plots.FEW_LABELS
+    many = len(findings.labels) > plots.FEW_LABELS
+    sizes = {"learning_curves": "large"}
+    if "confusion" in light:
+        # A small matrix stands beside the calibration, so the third picture has a line of its own.
+        sizes.update({"confusion": "large wide"} if many else {"length_errors": "large"})
     figures = []
     for name, uri in light.items():
-        large = name in ("learning_curves", "length_errors") or (name == "confusion" and wide)
         figures.append(
-            f'<figure{" class=large" * large}><picture>'
+            f'<figure class="{sizes.get(name, "half")}"><picture>'
             f'<source media="(prefers-color-scheme: dark)" srcset="{dark[name]}">'
             f'<img src="{uri}" alt="{name.replace("_", " ")}"></picture>'
             f"<figcaption>{_CAPTIONS[name]}</figcaption></figure>")
@@ -242,7 +245,10 @@ figure { margin: 0; padding: 16px; display: flex; flex-direction: column; }
 figure.large { grid-column: 1 / -1; }
 picture { flex: 1; display: flex; align-items: flex-start; justify-content: center; }
 img { max-width: 100%; height: auto; }
-.large img { width: 100%; }
+.wide img { width: 100%; }
+.wide { margin-inline: calc(50% - min(50vw - 20px, 720px)); }
+@media (max-width: 640px) { .large picture { overflow-x: auto; justify-content: flex-start; }
+  .large img { min-width: 600px; } }
 figcaption { margin-top: 10px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
@@ -250,9 +256,9 @@ th { text-align: left; color: var(--muted); font-weight: 500; font-size: 13px; }
 th, td { padding: 6px 12px; border-bottom: 1px solid var(--line); vertical-align: top; }
 tbody tr:last-child td { border-bottom: 0; }
 tfoot td { color: var(--muted); border-bottom: 0; border-top: 1px solid var(--line); }
-td { overflow-wrap: anywhere; min-width: 90px; }
+td { overflow-wrap: anywhere; min-width: 124px; }
 .n { text-align: right; font-variant-numeric: tabular-nums; width: 1%; white-space: nowrap; }
-td.n { min-width: 96px; }
+td.n { min-width: 88px; }
 .bar { background: linear-gradient(90deg, var(--wash) calc(100% * var(--share)), transparent 0)
   0 4px / 100% calc(100% - 8px) no-repeat; }
 .wrong { color: var(--second); }
