@@ -79,7 +79,7 @@ def test_tests_are_short_enough_to_read() -> None:
 
 
 def test_importing_does_nothing() -> None:
-    modules = ["tf_pipeline", "tf_pipeline.cli", "tf_pipeline.artifact",
+    modules = ["tf_pipeline", "tf_pipeline.cli", "tf_pipeline.artifact", "tf_pipeline.doctor",
                "tf_pipeline.predictor", "tf_pipeline.run", "export", "export.cli", "serving",
                "serving.cli", "serving.server"]
     code = ("import json, logging, os, sys\nbefore = dict(os.environ)\n"

