@@ -131,6 +131,14 @@ def test_cache_that_cannot_be_written(tmp_path):
     assert Path(fetched.stdout.strip(), "SHA256SUMS").is_file(), fetched.stderr
 
 
+def test_backend_that_is_not_installed():
+    """tensorflow-text imports Keras: it fails too, and is not blamed."""
+    code, report = examine(KERAS_BACKEND="torch")
+    assert code == 8 + 16
+    assert errors(report)[0]["value"] == "ModuleNotFoundError: No module named 'torch'"
+    assert {f["cure"].rpartition("pip ")[2] for f in errors(report)} == {"install torch"}
+
+
 def test_without_tensorflow_serving_works(tmp_path):
     python = environment(tmp_path / "venv", without=("tensorflow", "keras", "tf2onnx"))
     code, report = examine(python)

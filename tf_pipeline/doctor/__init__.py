@@ -39,6 +39,7 @@ def _packages() -> Iterator[Finding]:
     yield packages.python_version(platform.python_version())
     faulty = packages.faults(demands, causes)
     yield from faulty.values()
+    first = ""
     for name, outcome in outcomes.items():
         if name in faulty:
             continue
@@ -49,11 +50,15 @@ def _packages() -> Iterator[Finding]:
             continue
         # A wrong version elsewhere is the likely cause, and has to be cured in any case.
         cures = [f.cure for f in faulty.values() if set(f.areas) & set(areas)]
+        if name in imports.CHAINS[0] and first:  # stands on what failed before it
+            cures.append(first)
         absent = re.match(r"ModuleNotFoundError: No module named '(\w+)", outcome.text)
         cures.append(pip_install(absent[1]) if absent else
                      pip_install("--force-reinstall", "--no-deps", f"{shown}=={version}"))
         yield Finding(areas, "error", f"{shown} {version} cannot be imported", outcome.text,
                       cures[0])
+        if name in imports.CHAINS[0]:
+            first = first or cures[0]
     if not faulty:
         yield Finding(AREAS, "ok", "requirements", f"{len(demands)} packages fit together")
     yield from _device(outcomes.get("keras"))
