@@ -43,7 +43,7 @@ def _read_head(folder: Path) -> tuple[str, list[str]]:
     path = folder / "config.json"
     try:
         keys = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} holds no config.json. Give the folder that transformers' "
                         "save_pretrained wrote.") from None
     except ValueError as error:

@@ -134,6 +134,8 @@ def test_folders_that_hold_no_model_are_named(folder: Path, tmp_path: Path) -> N
     config = ImportConfig(out=tmp_path / "run", max_len=64)
     with pytest.raises(UserError, match="holds no config.json"):
         import_folder(tmp_path / "nowhere", config)
+    with pytest.raises(UserError, match="config.json holds no config.json"):
+        import_folder(folder / "config.json", config)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="pytorch_model.bin.*safe_serialization"):
         import_folder(folder, config)
