@@ -49,7 +49,7 @@ def _convert(flags: argparse.Namespace) -> None:
 
 
 def _verify(flags: argparse.Namespace) -> None:
-    from .verify import verify
+    from .verification import verify
 
     rows = verify(flags.artifact)
     lines = [f"{row['file']}: same answers on {row['rows']} golden rows" if row["ok"] else

@@ -1,6 +1,7 @@
 """The shape of the code: the import star, sizes, and nothing on import."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -101,3 +102,12 @@ def test_help_is_quick(room: str) -> None:
                        capture_output=True)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.3
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_public_names_are_there_and_say_what_they_are(room: str) -> None:
+    package = importlib.import_module(room)
+    for name in package.__all__:
+        assert getattr(package, name).__doc__, name
+    with pytest.raises(AttributeError, match=f"module '{room}' has no attribute 'nothing'"):
+        package.nothing  # noqa: B018

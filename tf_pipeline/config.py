@@ -83,6 +83,10 @@ class ImportConfig:
     cased: bool | None = option(None, off="--uncased", help="keep capitals, or fold them; "
                                 "default: as the folder's own tokenizer says")
 
+    def __post_init__(self) -> None:
+        if isinstance(self.out, str):
+            object.__setattr__(self, "out", Path(self.out))
+
 
 def _flag(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")

@@ -12,11 +12,12 @@ from tf_pipeline.predictor import Predictor
 from . import companions, parity
 
 
-def verify(folder: Path) -> list[dict[str, Any]]:
+def verify(folder: Path | str) -> list[dict[str, Any]]:
     """Check every file and graph; returns a row a graph.
 
     UserError names a file whose bytes changed; ParityError a graph that answers otherwise here.
     """
+    folder = Path(folder)
     manifest = Manifest.load(folder)
     manifest.check_files(folder)
     rows: list[dict[str, Any]] = []
