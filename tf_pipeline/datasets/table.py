@@ -4,10 +4,11 @@ csv follows the csv module's quoting. tsv is GLUE's form, where a quote is a cha
 one object a line. A folder holds train, validation (dev, valid) and test files.
 """
 
+import ast
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -20,9 +21,13 @@ OPTIONS = {
     "text": "column of the text; default: text",
     "text_b": "column of a pair's second text; default: text_b, if there",
     "label": "column of the label; default: label, if there; empty for none",
-    "labels": "column of several labels (a JSON list, or with commas); default: labels, if there",
+    "labels": "column of several labels (a list in brackets, or with | or ; or , between); "
+              "default: labels, if there",
     "score": "column of a number to predict; default: score, if there",
+    "header": "column names of a csv or tsv file whose first row is data, e.g. text,labels,id",
+    "label_names": "file with a label's name a line: line 0 names label 0, and so on",
 }
+FIELDS = ("text", "text_b", "label", "labels", "score")
 Row = tuple[int, dict[str, object]]  # where it starts, as an editor counts lines; column -> value
 SHOWN_ROWS = 5
 SHOWN_CHARACTERS = 60
@@ -36,7 +41,13 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
     Rows without a text or a label are counted, and refused together after the last row.
     """
     path = _path(location, options)["train"]
-    rows = {"csv": _csv_rows, "tsv": _tsv_rows, "jsonl": _json_rows}[options["format"]](path)
+    given = [name.strip() for name in options.get("header", "").split(",") if name.strip()]
+    if given and options["format"] == "jsonl":
+        raise UserError(f"Option header is {options['header']!r}, and the rows of {path} name "
+                        "their own columns. Leave it out.")
+    rows = (_json_rows(path) if options["format"] == "jsonl" else
+            {"csv": _csv_rows, "tsv": _tsv_rows}[options["format"]](path, given))
+    named = _label_names(options)
     first = next(rows)
     columns = _columns(path, list(first[1]), options)
     missing: dict[str, list[int]] = {field: [] for field in columns}
@@ -45,6 +56,10 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
         for field, column in columns.items():
             try:
                 value = CONVERT[field](values.get(column))
+                if isinstance(value, list):
+                    value = [named(label) for label in value]
+                elif field == "label" and isinstance(value, str):
+                    value = named(value)
             except ValueError as error:
                 raise UserError(f"{path}, row {row}, column {column!r}: {error}") from None
             if value is None:
@@ -73,7 +88,7 @@ def _columns(path: Path, there: list[str], options: dict[str, str]) -> dict[str,
     columns = {}
     # In a file without a header the names are a row's values, and can be long.
     names = ", ".join(name[:SHOWN_CHARACTERS] for name in there)
-    for field in OPTIONS:
+    for field in FIELDS:
         column = options.get(field, field if field in there else "")
         if column and column not in there:
             raise UserError(f"{path} has no column {column!r} for {field}. Its columns: {names}. "
@@ -86,11 +101,26 @@ def _columns(path: Path, there: list[str], options: dict[str, str]) -> dict[str,
     return columns
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _label_names(options: dict[str, str]) -> Callable[[str], str]:
+    """Give what makes a label's name of its number; without `label_names` labels stay."""
+    if "label_names" not in options:
+        return lambda label: label
+    path = _files.existing(options["label_names"])
+    names = [line.strip() for line in _files.text_lines(path)]
+
+    def name(label: str) -> str:
+        if not label.isdecimal() or int(label) >= len(names):
+            raise ValueError(f"the label is {label!r}; {path} names labels 0 to "
+                             f"{len(names) - 1}. Correct one of the two.")
+        return names[int(label)]
+
+    return name
+
+
+def _csv_rows(path: Path, header: list[str]) -> Iterator[Row]:
     # strict: a quote left open would otherwise swallow all rows after it in silence.
     reader = csv.reader(_files.text_lines(path), strict=True)
     start = 1
-    header: list[str] = []
     rows = 0
     try:
         for values in reader:
@@ -108,8 +138,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     _refuse_header_only(path, header, rows)
 
 
-def _tsv_rows(path: Path) -> Iterator[Row]:
-    header: list[str] = []
+def _tsv_rows(path: Path, header: list[str]) -> Iterator[Row]:
     rows = 0
     for row, line in enumerate(_files.text_lines(path), 1):
         line = line.rstrip("\r\n")
@@ -188,17 +217,28 @@ def _label(value: object) -> str | None:
 
 
 def _labels(value: object) -> list[str] | None:
-    """Give several labels, or none: in a cell, an empty one means that no label applies."""
+    """Give several labels, or none: in a cell, an empty one means that no label applies.
+
+    A cell holds a list in brackets, as JSON or as Python prints it, or labels with |, ; or ,
+    between them: the first of these that the cell has, so that `a, b|c` are two labels.
+    """
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            raise ValueError(f"labels is {value!r}, which opens like a list and is none. Write "
+                             '["joy", "fear"], or joy|fear.') from None
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        separator = next((mark for mark in "|;," if mark in value), ",")
+        value = [part for part in value.split(separator) if part.strip()]
     if value is not None and not isinstance(value, list):
-        raise ValueError(f"labels is {value!r}; allowed: a list, or a string with commas.")
+        raise ValueError(f"labels is {value!r}; allowed: a list, or labels with | between.")
     if value is None:
         return None
     labels = [_label(one) for one in value]
     if None in labels:
         raise ValueError(f"labels is {value!r}, with an empty label in it. Remove it.")
-    return [one for one in labels if one is not None]
+    return list(dict.fromkeys(one for one in labels if one is not None))
 
 
 def _score(value: object) -> float | None:
