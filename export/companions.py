@@ -25,7 +25,9 @@ def write_tokenizer(folder: Path, encoder: TextEncoder) -> None:
     if encoder.is_wordpiece:
         (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in encoder.vocabulary), "utf-8")
         roles = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-        settings |= {"tokenizer_class": "BertTokenizer", "do_lower_case": encoder.lower_case,
+        # A class that builds BERT's own normalizer anew would drop the rules for capitals.
+        kind = "PreTrainedTokenizerFast" if encoder.marks_case else "BertTokenizer"
+        settings |= {"tokenizer_class": kind, "do_lower_case": encoder.lower_case,
                      "strip_accents": encoder.strip_accents, "tokenize_chinese_chars": True,
                      **dict(zip(roles, SPECIAL_TOKENS, strict=True))}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), "utf-8")
@@ -37,6 +39,13 @@ def write_config(folder: Path, run: Run) -> None:
     keys |= {"architectures": [run.task.ARCHITECTURE],
              "id2label": {str(i): label for i, label in enumerate(run.task.labels)},
              "label2id": {label: i for i, label in enumerate(run.task.labels)}}
+    if run.task.PROBLEM_TYPE:
+        keys["problem_type"] = run.task.PROBLEM_TYPE
+    # Ours: what decoding needs beyond the labels, for clients that read only this file.
+    decoding = {name: run.info["options"][name] for name in ("thresholds", "abstain_below")
+                if run.info["options"].get(name)}
+    if decoding:
+        keys["decoding"] = decoding
     (folder / "config.json").write_text(json.dumps(keys, indent=2, ensure_ascii=False), "utf-8")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in run.task.labels), "utf-8")
 

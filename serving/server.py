@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tf_pipeline import decoding
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
@@ -124,10 +123,8 @@ class Service:
         """Give what the SavedModel computes inside and another runtime's file leaves to us."""
         if name in outputs:
             return outputs[name]
-        if name == "probabilities":
-            return decoding.probabilities(outputs)
-        if name == "label":
-            return np.array(self.manifest.labels)[decoding.probabilities(outputs).argmax(-1)]
+        if name in (served := self.predictor.task.served(outputs)):
+            return served[name]
         raise UserError(f"Output {name!r} cannot be had from {self.graph.path}, which gives "
                         f"{', '.join(self.graph.outputs)}. Start the server with --runtime "
                         "saved_model.")

@@ -36,6 +36,17 @@ def opinions(count: int, seed: int = 0) -> list[dict[str, str]]:
     return rows
 
 
+def shades(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Add to `opinions` several labels and a number, by signs that even `tiny` learns soon."""
+    signs = {"loud": "!", "pause": ",", "smile": "😀"}
+    rows = []
+    for row in opinions(count, seed):
+        found = [label for label, sign in signs.items() if sign in row["text"]]
+        rows.append({"text": row["text"], "labels": "|".join(found),
+                     "score": str(1.5 + 2 * ("!" in row["text"]) + ("," in row["text"]))})
+    return rows
+
+
 def travels(count: int, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     """Make tagged sentences: tokens and BIO tags of people and places."""
     choose = random.Random(seed)
@@ -97,14 +108,18 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, opinions_csv: Path) -> Cal
     from tf_pipeline.training import fit
 
     folder = tmp_path_factory.mktemp("runs")
+    epochs = {"multilabel": 12, "regress": 8}
+    both = write_csv(folder / "shades.csv", shades(1000))
     data = {"classify": f"csv:{opinions_csv}",
+            "multilabel": f"csv:{both}?score=", "regress": f"csv:{both}?labels=",
             "tag": f"conll:{write_conll(folder / 'travels.conll', travels(1000))}"}
 
     def make(task: str) -> Path:
         out = folder / task
         if not out.exists():
             fit(TrainConfig(task=task, train=data[task], out=out, backbone="tiny",
-                            max_len=96, epochs=4, batch_size=16, learning_rate=5e-3))
+                            max_len=96, epochs=epochs.get(task, 4), batch_size=16,
+                            learning_rate=5e-3, patience=12))
         return out
 
     return make
@@ -116,12 +131,24 @@ def run_folder(toy_run: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifact(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> Path:
-    """Every format of the toy run, as `convert` publishes it. Tests must not change it."""
-    from export.options import ConvertOptions
+def toy_artifact(tmp_path_factory: pytest.TempPathFactory,
+                 toy_run: Callable[[str], Path]) -> Callable[[str], Path]:
+    """Publish every format of a task's toy run, once a session. Tests must not change it."""
+    from export import ConvertOptions
     from export.pipeline import build
-    from tf_pipeline.run import Run
+    from tf_pipeline import Run
 
-    out = tmp_path_factory.mktemp("artifacts") / "toy"
-    build(Run.load(run_folder), ConvertOptions(out=out))
-    return out
+    folder = tmp_path_factory.mktemp("artifacts")
+
+    def make(task: str) -> Path:
+        out = folder / task
+        if not out.exists():
+            build(Run.load(toy_run(task)), ConvertOptions(out=out))
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def artifact(toy_artifact: Callable[[str], Path]) -> Path:
+    return toy_artifact("classify")

@@ -3,9 +3,11 @@
 `minilm`, `tiny`, a folder (Hugging Face layout or a run), `hf:<repository>`, `keras:<preset>`.
 """
 
+import dataclasses
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 from .backbone import BertConfig, build, get_weights, set_weights
 from .config import BACKBONES
 from .errors import UserError
-from .text import SPECIAL_TOKENS, TextEncoder
+from .text import CASE_MARKS, SPECIAL_TOKENS, TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,30 @@ class Checkpoint:
             log.warning("%s has no pooler: %s start from random weights.", self.source,
                         " and ".join(new))
         return backbone
+
+    def mark_case(self) -> "Checkpoint":
+        """Let the tokenizer tell of capitals that it folds (`TextEncoder.mark_case`).
+
+        The two marks take rows that the vocabulary keeps unused, else new rows at its end.
+        """
+        encoder = self.encoder
+        if encoder.marks_case:
+            return self
+        if not encoder.lower_case or not encoder.is_wordpiece:
+            raise UserError(f"--mark-case is for a WordPiece tokenizer that folds capitals; the "
+                            f"one of {self.source} keeps them. Leave it out.")
+        vocabulary = encoder.vocabulary
+        rows = [i for i, piece in enumerate(vocabulary) if re.fullmatch(r"\[unused\d+\]", piece)]
+        lacking = max(len(CASE_MARKS) - len(rows), 0)
+        rows = [*rows, *range(self.config.vocab_size, self.config.vocab_size + lacking)]
+        config, weights = self.config, self.weights
+        if lacking:
+            config = dataclasses.replace(config, vocab_size=config.vocab_size + lacking)
+        if lacking and weights is not None:
+            table = weights["embeddings.word_embeddings.weight"]
+            weights = {**weights, "embeddings.word_embeddings.weight": np.concatenate(
+                [table, np.repeat(table.mean(0, keepdims=True), lacking, 0)])}
+        return Checkpoint(self.source, config, encoder.mark_case(rows[:len(CASE_MARKS)]), weights)
 
 
 def load(source: str, cased: bool | None = None) -> Checkpoint:

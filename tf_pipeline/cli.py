@@ -66,6 +66,8 @@ def _add_evaluate(verbs: Any) -> None:
     evaluate.add_argument("model", type=Path, help="run or artifact folder")
     evaluate.add_argument("--data", metavar="SPEC", help="labelled data, e.g. csv:test.csv "
                           "(default for a run: the test rows that it keeps)")
+    evaluate.add_argument("--out-of-scope", metavar="SPEC", help="texts that no label fits: also "
+                          "say how well the confidence tells them apart")
     evaluate.add_argument("--out", type=Path, metavar="FILE", help="also write the scores as JSON")
     evaluate.add_argument("--report", type=Path, metavar="FILE.html", help="also write one page: "
                           "plots, scores of each label, the most confident errors")
@@ -134,11 +136,11 @@ def _train(flags: argparse.Namespace) -> int:
 
 def _data_report(config: TrainConfig, options: Any, flags: argparse.Namespace) -> int:
     import_tensorflow()
-    from . import checkpoints, data_report
-    from .training import read_data
+    from . import data_report
+    from .training import read_checkpoint, read_data
 
     parts, task = read_data(config, options)
-    encoder = checkpoints.load(config.backbone, config.cased).encoder
+    encoder = read_checkpoint(config, task).encoder
     most = 1 << 20  # nothing is cut, so that the lengths are the texts' own
 
     def lengths(records: list[dict[str, Any]]) -> list[int]:
@@ -186,11 +188,20 @@ def _evaluate(flags: argparse.Namespace) -> None:
     if lacking:
         raise UserError(f"--data {flags.data} has records without {', '.join(lacking)}. Name the "
                         f"column, e.g. ?{lacking[0]}=COLUMN.")
+    outside = list(sources.read(flags.out_of_scope)) if flags.out_of_scope else []
     found, outputs = predictor.examine(records)
     scores = {**describe(predictor), **found}
     metric = predictor.task.METRIC
     text = (f"{table_text(scores)}\n\n{predictor.name}: {metric} {scores[metric]:.4f} on "
             f"{scores['examples']} examples")
+    text += "".join(f"\nAt confidence {row['confidence']:.3f} and above: {row['accuracy']:.0%} "
+                    f"right, {row['answered']:.1%} of the texts" for row in
+                    scores.get("selective", ()))
+    if outside:
+        apart = scores["out_of_scope"] = predictor.out_of_scope(records, outputs, outside)
+        text += (f"\nOut of scope, {apart['examples']} texts: AUROC {apart['auroc']:.4f}; below "
+                 f"confidence {apart['threshold']:.4f} are {apart['recall']:.1%} of them, at "
+                 f"{metric} {apart['accuracy']:.4f}")
     if flags.out is not None:
         flags.out.write_text(json.dumps(scores, indent=2), "utf-8")
         text += f"\nWrote {flags.out}"
@@ -232,7 +243,11 @@ def _shown(answer: dict[str, Any]) -> str:
     if "spans" in answer:
         return "; ".join(f"{s['label']} {s['text']!r} {s['score']:.4f}"
                          for s in answer["spans"]) or "-"
-    return f"{answer['label']}\t{answer['score']:.4f}"
+    if "labels" in answer:
+        return ", ".join(f"{name} {answer['scores'][name]:.4f}" for name in answer["labels"]) or "-"
+    if "label" not in answer:
+        return f"{answer['score']:.4f}"
+    return f"{answer['label'] or '-'}\t{answer['score']:.4f}"
 
 
 def _texts(flags: argparse.Namespace) -> Iterable[str]:

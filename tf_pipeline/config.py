@@ -45,6 +45,8 @@ class TrainConfig:
     backbone: str = option("minilm", help="checkpoint: see `python -m tf_pipeline backbones`")
     cased: bool | None = option(None, off="--uncased", help="keep capitals, or fold them; "
                                 "default: as the checkpoint says")
+    mark_case: bool | None = option(None, help="where the checkpoint folds capitals, tell it of "
+                                    "them in pieces of their own; default: for the task tag")
     max_len: int = option(128, help="longest text in tokens; longer ones are cut and counted")
     epochs: int = option(3, help="passes over the training data")
     batch_size: int = option(32, help="examples per step")

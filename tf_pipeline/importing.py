@@ -48,24 +48,34 @@ def _read_head(folder: Path) -> tuple[str, list[str]]:
                         "save_pretrained wrote.") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}). Copy the file again.") from None
-    heads = {plugins.load(tasks, name).Task.ARCHITECTURE: name for name in plugins.names(tasks)}
-    found = (keys.get("architectures") or ["no architecture"])[0]
-    if found not in heads:
-        raise UserError(f"{path} names {found}; imported are {', '.join(heads)}. As a backbone "
-                        f"for training anew, any BERT works: train --backbone {folder}.")
-    if (kind := keys.get("problem_type")) not in (None, "single_label_classification"):
-        raise UserError(f"{path} has problem_type {kind!r}; imported is "
-                        "'single_label_classification'.")
     named = keys.get("id2label") or {}
-    if len(named) < 2 or set(named) != {str(i) for i in range(len(named))}:
-        raise UserError(f"{path} has id2label {dict(list(named.items())[:5])}; needed are two or "
-                        "more labels, numbered from 0 without a gap. Write them there.")
+    found = (keys.get("architectures") or ["no architecture"])[0]
+    kinds = {name: plugins.load(tasks, name).Task for name in plugins.names(tasks)}
+    fitting = {kind.PROBLEM_TYPE: name for name, kind in kinds.items()
+               if found == kind.ARCHITECTURE}
+    if not fitting:
+        known = sorted({kind.ARCHITECTURE for kind in kinds.values()})
+        raise UserError(f"{path} names {found}; imported are {', '.join(known)}. As a backbone "
+                        f"for training anew, any BERT works: train --backbone {folder}.")
+    problem = keys.get("problem_type")
+    if problem is None and None not in fitting:  # what transformers assumes
+        problem = "regression" if len(named) == 1 else "single_label_classification"
+    if problem not in fitting:
+        raise UserError(f"{path} has problem_type {problem!r}; imported are "
+                        f"{', '.join(map(repr, fitting))}.")
+    if problem == "regression" and len(named) != 1:
+        raise UserError(f"{path} has problem_type 'regression' with {len(named)} labels; imported "
+                        "is one score a text.")
+    least = 1 if problem == "regression" else 2
+    if len(named) < least or set(named) != {str(i) for i in range(len(named))}:
+        raise UserError(f"{path} has id2label {dict(list(named.items())[:5])}; needed are "
+                        f"{least} or more labels, numbered from 0 without a gap. Write them there.")
     labels = [named[str(i)] for i in range(len(named))]
     if len(set(labels)) < len(labels):
         double = next(label for label in labels if labels.count(label) > 1)
         raise UserError(f"{path} gives {double!r} to more than one id in id2label. "
                         "Give each id a name of its own.")
-    return heads[found], labels
+    return fitting[problem], labels
 
 
 def _build(task: Task, checkpoint: Checkpoint) -> Any:
@@ -103,8 +113,7 @@ class _Import:
             raise UserError(f"--max-len is {config.max_len}; allowed: 3 to {most}, the positions "
                             f"that {folder} has.")
         self.checkpoint.encoder.max_len = config.max_len
-        module = plugins.load(tasks, self.name)
-        self.task: Task = module.Task(labels, module.Options())
+        self.task: Task = plugins.load(tasks, self.name).Task.imported(labels)
         self.model = _build(self.task, self.checkpoint)
 
     def write(self, out: Path) -> Run:

@@ -24,9 +24,57 @@ def classification(targets: np.ndarray, probabilities: np.ndarray,
         "macro_f1": float(f1_score(targets, predicted, average="macro", **average)),
         "micro_f1": float(f1_score(targets, predicted, average="micro", **average)),
         "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
+        "calibration_error": calibration_error(probabilities.max(-1), predicted == targets),
+        "selective": selective(probabilities.max(-1), predicted == targets),
         "table": classification_report(targets, predicted, labels=numbers, target_names=labels,
                                        output_dict=True, zero_division=0.0),
         "confusion": confusion_matrix(targets, predicted, labels=numbers).tolist(),
+    }
+
+
+def multilabel(targets: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray,
+               labels: Sequence[str]) -> dict[str, Any]:
+    """Score labels that are independent: all arrays are (examples, labels), `thresholds` (labels,).
+
+    `exact` is the share of texts with all labels right; `average_precision` is the macro average,
+    which no threshold touches.
+    """
+    from sklearn.metrics import average_precision_score, classification_report
+
+    known, given = targets > 0, probabilities >= thresholds
+    table = classification_report(known, given, target_names=labels, output_dict=True,
+                                  zero_division=0.0)
+    seen = known.any(0)
+    precision = average_precision_score(known[:, seen], probabilities[:, seen], average="macro")
+    side = np.where(known, probabilities, 1 - probabilities).astype(np.float64)
+    return {
+        "examples": len(targets),
+        "macro_f1": table["macro avg"]["f1-score"],
+        "micro_f1": table["micro avg"]["f1-score"],
+        "exact": float((known == given).all(-1).mean()),
+        "average_precision": float(precision),
+        "loss": float(-np.log(np.maximum(side, 1e-12)).mean()),
+        "calibration_error": calibration_error(probabilities.ravel(), known.ravel()),
+        "table": table,
+    }
+
+
+def regression(known: np.ndarray, predicted: np.ndarray, spread: float) -> dict[str, Any]:
+    """Score numbers: rank and linear correlation, errors in their unit, loss in `spread`s squared.
+
+    A correlation with a constant is 0 here.
+    """
+    from scipy.stats import pearsonr, rankdata
+
+    errors = predicted - known
+    varies = min(np.ptp(known), np.ptp(predicted)) > 0
+    return {
+        "examples": len(known),
+        "spearman": float(pearsonr(rankdata(known), rankdata(predicted))[0]) if varies else 0.0,
+        "pearson": float(pearsonr(known, predicted)[0]) if varies else 0.0,
+        "mean_absolute_error": float(np.abs(errors).mean()),
+        "root_mean_squared_error": float(np.sqrt((errors ** 2).mean())),
+        "loss": float(((errors / spread) ** 2).mean()),
     }
 
 
@@ -58,7 +106,11 @@ def tagging(known: list[list[str]], predicted: list[list[str]],
 
 
 def table_text(scores: dict[str, Any]) -> str:
-    """Lay the per-class table out as scikit-learn prints it."""
+    """Lay the per-class table out as scikit-learn prints it, or the numbers where there is none."""
+    if "table" not in scores:
+        numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
+        return "\n".join(f"{name:{max(map(len, numbers))}}  {value:.4f}"
+                         for name, value in numbers.items())
     rows = [(name, row) for name, row in scores["table"].items() if isinstance(row, dict)]
     width = max(len(name) for name, _ in rows)
     lines = [f"{'':{width}}  precision  recall  f1-score  support"]
@@ -66,6 +118,53 @@ def table_text(scores: dict[str, Any]) -> str:
         lines.append(f"{name:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  "
                      f"{row['f1-score']:8.3f}  {row['support']:7.0f}")
     return "\n".join(lines)
+
+
+def selective(confidences: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
+    """Say what abstaining would bring: the least confidence and the share answered, by accuracy.
+
+    A row for each of a few accuracies above that of answering everything, where one can be had.
+    """
+    order = np.argsort(-confidences, kind="stable")
+    accuracies = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
+    sorted_ = confidences[order]
+    accuracies[:-1][sorted_[:-1] == sorted_[1:]] = -1  # equal confidences are answered together
+    rows = []
+    for wanted in (0.8, 0.9, 0.95, 0.98, 0.99):
+        enough = np.flatnonzero(accuracies >= wanted)
+        if correct.mean() < wanted and len(enough):
+            last = enough[-1]
+            rows.append({"accuracy": wanted, "confidence": float(sorted_[last]),
+                         "answered": float((last + 1) / len(order))})
+    return rows
+
+
+def abstention(confidences: np.ndarray, correct: np.ndarray, limit: float) -> dict[str, float]:
+    """Score a model that gives no answer below a confidence."""
+    given = confidences >= limit
+    return {"answered": float(given.mean()),
+            "answered_accuracy": float(correct[given].mean()) if given.any() else 0.0}
+
+
+def out_of_scope(inside: np.ndarray, correct: np.ndarray, outside: np.ndarray,
+                 cost: float = 0.01) -> dict[str, float]:
+    """Say how well confidence tells texts in scope (`inside`) from others (`outside`).
+
+    `auroc` is the chance that a text in scope is the more confident one. `recall` is the share of
+    other texts below the highest threshold that costs at most `cost` of the accuracy in scope,
+    where a text in scope below it counts as wrong (Larson et al. 2019).
+    """
+    from sklearn.metrics import roc_auc_score
+
+    truth = np.concatenate([np.ones(len(inside)), np.zeros(len(outside))])
+    right = np.sort(inside[correct])
+    # The threshold goes just above the confidence of the last right answer that may be lost.
+    lost = min(int(cost * len(inside) + 1e-9), len(right))
+    limit = float(right[lost]) if lost < len(right) else np.inf
+    return {"examples": len(outside),
+            "auroc": float(roc_auc_score(truth, np.concatenate([inside, outside]))),
+            "threshold": limit, "recall": float((outside < limit).mean()),
+            "accuracy": float((correct & (inside >= limit)).mean())}
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import plugins, runtimes
 from .artifact import Graph, Manifest
 from .errors import UserError
 from .runner import Runner, run_all
-from .task import Answer, Record, Scores, Task, create
+from .task import Answer, Confident, Judge, Record, Scores, Task, create
 from .text import Arrays, Encoded, TextEncoder
 
 log = logging.getLogger(__name__)
@@ -109,6 +111,23 @@ class Predictor:
         self.task.targets(records)  # an unknown label is named before minutes of work
         outputs = self.outputs(self.encode(records))
         return self.task.score(outputs, records), outputs
+
+    def out_of_scope(self, records: Sequence[Record], outputs: Arrays,
+                     outside: Sequence[Record]) -> Scores:
+        """Say how well confidence tells scored records from texts that no label fits.
+
+        `outputs` are what `examine` gave for `records`.
+        """
+        task = self.task
+        if not isinstance(task, Confident) or not isinstance(task, Judge):
+            raise UserError(f"--out-of-scope needs a task that chooses labels, and {self.folder} "
+                            f"is of another: its answers are {task.METRIC}-scored without a "
+                            "confidence. Leave it out.")
+        from . import metrics
+
+        correct = np.array([j.correct for j in task.judge(outputs, records)], bool)
+        found = task.confidence(self.outputs(self.encode(outside)))
+        return metrics.out_of_scope(task.confidence(outputs), correct, found)
 
 
 def describe(predictor: Predictor) -> dict[str, Any]:

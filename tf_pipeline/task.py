@@ -5,13 +5,15 @@ Keras is imported inside `build`, `compile_args` and `export_outputs` only: deco
 answers needs none of it.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from . import plugins, tasks
+from .errors import UserError
 from .text import Arrays, Encoded, TextEncoder
 
 if TYPE_CHECKING:
@@ -31,15 +33,25 @@ class Task(Protocol):
     OUTPUTS: ClassVar[dict[str, tuple[str, ...]]]
 
     ARCHITECTURE: ClassVar[str]  # the class of transformers that has this head
+    PROBLEM_TYPE: ClassVar[str | None]  # what its config.json says beside, if anything
+    MARKS_CASE: ClassVar[bool]  # whether capitals are worth a piece where the checkpoint folds them
 
     labels: tuple[str, ...]
     options: Any
+
+    @property
+    def unit(self) -> float:
+        """What one is in the outputs: parity's tolerances are multiples of it."""
 
     def __init__(self, labels: Sequence[str], options: Any) -> None: ...
 
     @classmethod
     def learn(cls, records: Sequence[Record], options: Any) -> "Task":
         """Make the task for these training records; UserError where they cannot teach it."""
+
+    @classmethod
+    def imported(cls, labels: Sequence[str]) -> "Task":
+        """Make the task of a model that was trained elsewhere."""
 
     def encode(self, records: Sequence[Record], encoder: TextEncoder,
                max_len: int | None = None) -> Encoded:
@@ -60,8 +72,18 @@ class Task(Protocol):
     def compile_args(self) -> dict[str, Any]:
         """Give loss and metrics for `model.compile`."""
 
+    def finish(self, model: "keras.Model", outputs: Arrays,
+               records: Sequence[Record]) -> "Task":
+        """Choose what validation data decides, fold it into `model` and give the task to keep.
+
+        `outputs` are the model's for these validation records.
+        """
+
     def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compute, in Keras operations, every tensor that OUTPUTS names."""
+
+    def served(self, outputs: Arrays) -> Arrays:
+        """Add what OUTPUTS names and a file left out, as far as it can be had; numpy only."""
 
     def decode(self, outputs: Arrays, records: Sequence[Record],
                encoded: Encoded) -> list[Answer]:
@@ -71,8 +93,8 @@ class Task(Protocol):
                  encoded: Encoded) -> list[Record]:
         """Give unlabelled records the model's own answers as targets."""
 
-    def decisions(self, outputs: Arrays) -> tuple[list[Any], np.ndarray]:
-        """Give what parity compares, a decision for each record, and by how much it was made.
+    def decisions(self, outputs: Arrays) -> tuple[list[set[Any]], np.ndarray]:
+        """Give what parity compares: each record's labels or spans, and by how much they were made.
 
         The margin is in probability; below 1e-4 it is a tie, and either side is right.
         """
@@ -98,6 +120,14 @@ class Judgement:
 
 
 @runtime_checkable
+class Confident(Protocol):
+    """What a task adds whose answers can be too unsure to give."""
+
+    def confidence(self, outputs: Arrays) -> np.ndarray:
+        """Say how sure each answer is: a probability, (records,)."""
+
+
+@runtime_checkable
 class Judge(Protocol):
     """What a task adds whose answers are right or wrong: plots of errors and a list of them.
 
@@ -106,6 +136,23 @@ class Judge(Protocol):
 
     def judge(self, outputs: Arrays, records: Sequence[Record]) -> list[Judgement]:
         """Lay each answer beside its record's target, in order; numpy only."""
+
+
+def refuse_unknown(found: Iterable[str], known: Sequence[str], noun: str) -> None:
+    """Raise UserError for labels or tags that training never saw."""
+    unknown = Counter(found)
+    for name in known:
+        unknown.pop(name, None)
+    if unknown:
+        shown = ", ".join(f"{name!r} ({count}x)" for name, count in unknown.most_common(5))
+        raise UserError(f"{len(unknown)} {noun}(s) that training never saw: {shown}. "
+                        f"Known: {', '.join(map(repr, known[:20]))}. Add examples of them to the "
+                        f"training data, or correct the {noun} column.")
+
+
+def natural(label: str) -> tuple[int, str]:
+    """Sort "2" before "10": labels that are numbers keep their order as ids."""
+    return (int(label), "") if label.isascii() and label.isdigit() else (1 << 62, label)
 
 
 def options_of(name: str) -> type:

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow: training, evaluation and serving encode through
 
 import json
 import random
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+CASE_MARKS = ("⁕", "⁑")  # written before a word that begins with one capital, or with several
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -175,8 +177,14 @@ class TextEncoder:
     @property
     def lower_case(self) -> bool:
         """Whether the normalizer folds capitals."""
-        text = self._tokenizer.normalizer.normalize_str("Aa") if self._tokenizer.normalizer else ""
-        return text == "aa"
+        normalizer = self._tokenizer.normalizer
+        return normalizer is not None and normalizer.normalize_str("aA") == "aa"
+
+    @property
+    def marks_case(self) -> bool:
+        """Whether words with capitals come with a mark before them."""
+        normalizer = self._tokenizer.normalizer
+        return normalizer is not None and normalizer.normalize_str("Aa")[0] in CASE_MARKS
 
     @property
     def strip_accents(self) -> bool:
@@ -193,6 +201,30 @@ class TextEncoder:
                             f"has {normalizer.get('type')!r}. Leave the flag out.")
         normalizer["lowercase"] = not cased
         normalizer["strip_accents"] = None  # None: as `lowercase` says
+        return TextEncoder(json.dumps(spec), self.max_len, self.pad_id)
+
+    def mark_case(self, ids: Sequence[int]) -> "TextEncoder":
+        """Give a tokenizer that folds capitals and tells of them in pieces of their own.
+
+        `John met NASA` becomes `⁕ john met ⁑ nasa`; `ids` are the rows of the two marks. All of it
+        stands in tokenizer.json, as rules that every implementation of the format has.
+        """
+        spec = json.loads(self._tokenizer.to_str())
+        vocabulary, normalizer = spec["model"]["vocab"], spec["normalizer"]
+        replaced = [piece for piece, number in vocabulary.items() if number in ids]
+        for piece in replaced:
+            del vocabulary[piece]
+        vocabulary |= dict(zip(CASE_MARKS, ids, strict=True))
+        # Accents go first, so that É is marked as E is; a regex may look around but not back into
+        # what it replaces, hence a rule a letter.
+        first = {**normalizer, "lowercase": False, "handle_chinese_chars": False,
+                 "strip_accents": self.strip_accents}
+        one, several = CASE_MARKS
+        rules = [{"type": "Replace", "pattern": {"Regex": f"(?<![A-Za-z0-9_]){letter}{behind}"},
+                  "content": mark + letter.lower()}
+                 for mark, behind in ((several, "(?=[A-Z])"), (one, ""))
+                 for letter in string.ascii_uppercase]
+        spec["normalizer"] = {"type": "Sequence", "normalizers": [first, *rules, normalizer]}
         return TextEncoder(json.dumps(spec), self.max_len, self.pad_id)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None,
@@ -260,11 +292,24 @@ def _place_words(row: str | list[str], windows: Sequence["Encoding"],
                 best[word] = max(best.get(word, (-1, -1)), (room, start + token))
             before = word
     if isinstance(row, str):
-        order = sorted(spans)
-        return [best[word][1] for word in order], [spans[word] for word in order]
+        return _join_marks([(best[word][1], spans[word]) for word in sorted(spans)])
     ends = np.cumsum([len(word) + 1 for word in row]) - 1
     return ([best[i][1] if i in best else -1 for i in range(len(row))],
             [(int(end) - len(word), int(end)) for word, end in zip(row, ends, strict=True)])
+
+
+def _join_marks(words: list[tuple[int, tuple[int, int]]]
+                ) -> tuple[list[int], list[tuple[int, int]]]:
+    """Make one word of a mark and the word behind it: both stand on the same capital."""
+    places: list[int] = []
+    spans: list[tuple[int, int]] = []
+    for place, (begin, end) in words:
+        if spans and begin < spans[-1][1]:
+            spans[-1] = (spans[-1][0], end)
+            continue
+        places.append(place)
+        spans.append((begin, end))
+    return places, spans
 
 
 def _is_inside(windows: Sequence["Encoding"], window: "Encoding", word: int) -> bool:

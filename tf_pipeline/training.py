@@ -41,7 +41,7 @@ def fit(config: TrainConfig, options: Any = None) -> Run:
     run.refuse_existing(config.out)
     options = options or options_of(config.task)()
     parts, task = read_data(config, options)
-    checkpoint = checkpoints.load(config.backbone, config.cased)
+    checkpoint = read_checkpoint(config, task)
     if config.max_len > checkpoint.config.max_position_embeddings:
         raise UserError(f"--max-len is {config.max_len}; {config.backbone} has only "
                         f"{checkpoint.config.max_position_embeddings} positions.")
@@ -69,6 +69,15 @@ def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:
         except UserError as error:
             raise UserError(f"The {name} data {parts.specs[name]!r} has {error}") from None
     return parts, task
+
+
+def read_checkpoint(config: TrainConfig, task: Task) -> checkpoints.Checkpoint:
+    """Read the checkpoint, with the casing that was asked for or that suits the task."""
+    checkpoint = checkpoints.load(config.backbone, config.cased)
+    folds = checkpoint.encoder.lower_case and checkpoint.encoder.is_wordpiece
+    if config.mark_case or (config.mark_case is None and task.MARKS_CASE and folds):
+        return checkpoint.mark_case()
+    return checkpoint
 
 
 class _Training:
@@ -110,7 +119,23 @@ class _Training:
                                     self.task.METRIC, self.config.patience, folder, request)
             self._fit(trainer, Progress(request), validation)
             validation.restore(model)
-            return self._write(model, validation, request.received)
+            calibration = self._finish(model)
+            return self._write(model, validation, calibration, request.received)
+
+    def _finish(self, model: "keras.Model") -> dict[str, float]:
+        """Let the task choose on validation rows, and say what that did for its confidence."""
+        before = self.score(model, self.parts.test)
+        records = self.parts.validation
+        self.task = self.task.finish(model, self.outputs(model, records), records)
+        if "calibration_error" not in before:
+            return {}
+        after = self.score(model, self.parts.test)
+        found = {"temperature": self.task.options.temperature,
+                 "error_before": before["calibration_error"],
+                 "error_after": after["calibration_error"]}
+        log.info("Temperature %.2f: expected calibration error on test %.4f, before %.4f.",
+                 found["temperature"], found["error_after"], found["error_before"])
+        return found
 
     def _fit(self, trainer: "keras.Model", progress: "Progress",
              validation: "Validation") -> None:
@@ -167,11 +192,13 @@ class _Training:
         """Run records, each once."""
         return run_all(keras_runtime.wrap(model), self.task.encode(records, self.encoder))
 
-    def _write(self, model: "keras.Model", validation: "Validation", stopped: Any) -> Run:
+    def _write(self, model: "keras.Model", validation: "Validation",
+               calibration: dict[str, float], stopped: Any) -> Run:
         assert validation.best is not None
         test, outputs = self.parts.test, self.outputs(model, self.parts.test)
         kept = run.choose_evaluation(self.parts.validation, test)
         scores = {"history": validation.history, "best_epoch": validation.best["epoch"],
+                  "calibration": calibration,
                   "validation": self.score(model, self.parts.validation),
                   "test": self.task.score(outputs, test)}
         whole = len(kept["test"]) == len(test)

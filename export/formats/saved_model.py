@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_pipeline.artifact import Graph
 from tf_pipeline.errors import UserError
-from tf_pipeline.text import TextEncoder
+from tf_pipeline.text import CASE_MARKS, TextEncoder
 
 from ..options import ConvertOptions
 from ..twin import Twin
@@ -82,11 +82,11 @@ def text_tokenizer(encoder: TextEncoder, max_len: int) -> Any:
     ids = {piece: i for i, piece in enumerate(vocabulary)}
     wordpiece = tf_text.FastWordpieceTokenizer(vocabulary, max_bytes_per_word=4 * 100,
                                                token_out_type=tf.int32, unknown_token="[UNK]")
-    lower, strip = encoder.lower_case, encoder.strip_accents
+    steps = encoder.lower_case, encoder.strip_accents, encoder.marks_case
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def tokenize(text: Any) -> tuple[Any, Any, Any]:
-        pieces = wordpiece.tokenize(normalize(text, lower, strip))[:, :max_len - 2]
+        pieces = wordpiece.tokenize(normalize(text, *steps))[:, :max_len - 2]
         start = tf.fill([tf.shape(text)[0], 1], ids["[CLS]"])
         end = tf.fill([tf.shape(text)[0], 1], ids["[SEP]"])
         rows = tf.concat([start, pieces, end], 1)
@@ -97,8 +97,8 @@ def text_tokenizer(encoder: TextEncoder, max_len: int) -> Any:
     return tokenize
 
 
-def normalize(text: Any, lower: bool, strip_accents: bool) -> Any:
-    """Clean, space out Chinese characters, strip accents, fold capitals: BertNormalizer's steps."""
+def normalize(text: Any, lower: bool, strip_accents: bool, marks_case: bool = False) -> Any:
+    """Clean, strip accents, mark and fold capitals: the normalizer's steps."""
     import tensorflow as tf
     import tensorflow_text as tf_text
 
@@ -107,6 +107,10 @@ def normalize(text: Any, lower: bool, strip_accents: bool) -> Any:
     text = replace(text, r"[\p{C}\x{fffd}]", "")
     if strip_accents:
         text = replace(tf_text.normalize_utf8(text, "NFD"), r"\p{Mn}", "")
+    if marks_case:
+        one, several = CASE_MARKS
+        text = replace(text, r"\b([A-Z])([^A-Z]|$)", rf"{one}\1\2")
+        text = replace(text, r"\b([A-Z][A-Z])", rf"{several}\1")
     if lower:
         # A capital sigma becomes σ wherever it stands; Unicode's own rule makes ς at a word's end.
         text = tf.strings.lower(replace(text, "Σ", "σ"), encoding="utf-8")

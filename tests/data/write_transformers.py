@@ -15,7 +15,9 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
           "the", "room", "was", "lovely", "awful", "word"]
 
 
-LABELS = {"classify": ["bad", "good", "so-so"], "tag": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]}
+LABELS = {"classify": ["bad", "good", "so-so"], "tag": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
+          "multilabel": ["fear", "joy", "anger"], "regress": ["LABEL_0"]}
+PROBLEMS = {"multilabel": "multi_label_classification", "regress": "regression"}
 
 
 def main() -> None:
@@ -27,8 +29,8 @@ def main() -> None:
         BertTokenizerFast,
     )
 
-    heads = {"classify": BertForSequenceClassification, "tag": BertForTokenClassification}
-    for task, head in heads.items():
+    for task, labels in LABELS.items():
+        head = BertForTokenClassification if task == "tag" else BertForSequenceClassification
         torch.manual_seed(0)
         folder = HERE / f"transformers_{task}"
         folder.mkdir(exist_ok=True)
@@ -37,8 +39,8 @@ def main() -> None:
         config = BertConfig(vocab_size=len(PIECES), hidden_size=32, num_hidden_layers=2,
                             num_attention_heads=2, intermediate_size=64,
                             max_position_embeddings=64, initializer_range=0.2,
-                            id2label=dict(enumerate(LABELS[task])),
-                            label2id={label: i for i, label in enumerate(LABELS[task])})
+                            problem_type=PROBLEMS.get(task), id2label=dict(enumerate(labels)),
+                            label2id={label: i for i, label in enumerate(labels)})
         model = head(config).eval()
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

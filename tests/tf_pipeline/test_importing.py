@@ -116,9 +116,11 @@ def test_an_imported_run_is_a_backbone_too(tmp_path: Path) -> None:
     ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM; imported are BertForSequence.*"
                                              "train --backbone"),
     ({"architectures": None}, "no architecture"),
-    ({"problem_type": "regression"}, "problem_type 'regression'"),
+    ({"problem_type": "regression"}, "problem_type 'regression' with 3 labels"),
+    ({"problem_type": "ranking"}, "problem_type 'ranking'; imported are 'single_label_class"),
     ({"id2label": {"0": "a", "2": "b"}}, "numbered from 0 without a gap"),
-    ({"id2label": {"0": "a"}}, "two or more labels"),
+    ({"id2label": {"0": "a"}}, "config.json names 1 labels"),  # a regression, for transformers
+    ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "2 or more labels"),
     ({"id2label": {"0": "a", "1": "a"}}, "gives 'a' to more than one id"),
     ({"id2label": {"0": "a", "1": "b"}}, r"shape \(3, 32\).*names 2 labels"),
 ])

@@ -1,15 +1,14 @@
 """One label a word: names, places, products. Records: `tokens` and `tags`, or a raw `text`."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import decoding, spans
 from ..errors import UserError
-from ..task import Answer, Judgement, Record, Scores, text_of
+from ..task import Answer, Judgement, Record, Scores, refuse_unknown, text_of
 from ..text import Arrays, Encoded, TextEncoder
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ _NO_TAG = -1  # tokens that are no word's first piece
 class Options:
     """This task has no settings of its own."""
 
+    temperature: float = 1.0  # chosen after training and folded into the last layer
+
 
 class Task:
     """Token classification with transformers' head: sequence output, dropout, dense.
@@ -32,6 +33,9 @@ class Task:
     FIELDS = ("tokens", "tags")
     METRIC = "span_f1"
     ARCHITECTURE = "BertForTokenClassification"
+    PROBLEM_TYPE = None
+    MARKS_CASE = True
+    unit = 1.0
     OUTPUTS = {"onnx": ("logits",), "tflite": ("logits",), "tokens": ("logits",),
                "text": ("logits",)}
 
@@ -53,6 +57,11 @@ class Task:
                             f"{spans.OUTSIDE!r}. Check the tag column; tags look like B-PER.")
         return cls([spans.OUTSIDE, *(f"{p}-{k}" for k in sorted(kinds) for p in "BI")], options)
 
+    @classmethod
+    def imported(cls, labels: Sequence[str]) -> "Task":
+        """Take the labels as they are."""
+        return cls(labels, Options())
+
     def encode(self, records: Sequence[Record], encoder: TextEncoder,
                max_len: int | None = None) -> Encoded:
         """Encode the words, or the text where there are none."""
@@ -62,12 +71,7 @@ class Task:
     def targets(self, records: Sequence[Record]) -> Arrays:
         """Give label numbers by word: int32 (records, most words), -1 after a sentence's end."""
         rows = [spans.to_bio(record["tags"])[0] for record in records]
-        unknown = Counter(tag for row in rows for tag in row if tag not in self._index)
-        if unknown:
-            shown = ", ".join(f"{tag!r} ({count}x)" for tag, count in unknown.most_common(5))
-            raise UserError(f"{len(unknown)} tag(s) that training never saw: {shown}. "
-                            f"Known: {', '.join(map(repr, self.labels[:20]))}. Add examples of "
-                            "them to the training data, or correct the tag column.")
+        refuse_unknown((tag for row in rows for tag in row), self.labels, "tag")
         uneven = next((r for r in records if len(r["tokens"]) != len(r["tags"])), None)
         if uneven is not None:
             raise UserError(f"{len(uneven['tokens'])} tokens and {len(uneven['tags'])} tags in "
@@ -83,25 +87,32 @@ class Task:
         return np.ones(len(targets["logits"]), np.float32)
 
     def build(self, backbone: "keras.Model") -> "keras.Model":
-        """Give logits (batch, length, labels), in float32 also under mixed precision."""
-        import keras
+        """Give logits (batch, length, labels)."""
+        from .. import heads
 
-        backbone.get_layer("pooler").trainable = False  # no answer depends on it
-        rate = backbone.get_layer("embeddings").config.hidden_dropout_prob
-        hidden = keras.layers.Dropout(rate, name="head_dropout")(
-            backbone(backbone.input)["sequence_output"])
-        logits = keras.layers.Dense(len(self.labels), name="logits", dtype="float32",
-                                    kernel_initializer=keras.initializers.TruncatedNormal(
-                                        stddev=0.02))(hidden)
-        return keras.Model(backbone.input, {"logits": logits}, name="tag")
+        return heads.put_on(backbone, "sequence_output", len(self.labels), "tag")
 
     def compile_args(self) -> dict[str, Any]:
         """Use cross-entropy over first pieces, each word of a batch weighing the same."""
         return {"loss": {"logits": _first_piece_loss}}
 
+    def finish(self, model: "keras.Model", outputs: Arrays,
+               records: Sequence[Record]) -> "Task":
+        """Fold the temperature of the words' probabilities into the last layer."""
+        from .. import calibration, heads
+
+        logits, numbers = self._words(outputs, records)
+        found = calibration.temperature(logits, numbers)
+        heads.rescale(model, 1 / found)
+        return Task(self.labels, replace(self.options, temperature=found))
+
     def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Give the logits as they are: decoding needs neighbours."""
         return {"logits": outputs["logits"]}
+
+    def served(self, outputs: Arrays) -> Arrays:
+        """Add nothing."""
+        return outputs
 
     def decode(self, outputs: Arrays, records: Sequence[Record],
                encoded: Encoded) -> list[Answer]:
@@ -135,9 +146,10 @@ class Task:
                          "tags": [self.labels[t] for t in tags[:len(tokens)]]})
         return rows
 
-    def decisions(self, outputs: Arrays) -> tuple[list[Any], np.ndarray]:
+    def decisions(self, outputs: Arrays) -> tuple[list[set[Any]], np.ndarray]:
         """Give each text's spans, and the smallest margin between two tags of any word."""
-        decided = [spans.read([self.labels[t] for t in tags]) for tags in self._tags(outputs)]
+        decided = [set(spans.read([self.labels[t] for t in tags]))
+                   for tags in self._tags(outputs)]
         second, first = np.sort(decoding.softmax(outputs["logits"]), -1)[..., -2:].transpose(
             2, 0, 1)
         padding = ~outputs["logits"].any(-1)
@@ -167,11 +179,17 @@ class Task:
         return judged
 
     def _loss(self, outputs: Arrays, records: Sequence[Record]) -> float:
-        """Give the mean cross-entropy of all words."""
+        """Give the mean cross-entropy of all words that have a piece."""
+        logits, numbers = self._words(outputs, records)
+        chosen = decoding.log_softmax(logits.astype(np.float64))[np.arange(len(numbers)), numbers]
+        return float(-chosen.mean())
+
+    def _words(self, outputs: Arrays, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Give logits (words, labels) and label numbers (words,) of all words with a piece."""
         numbers = self.targets(records)["logits"]
-        values = decoding.softmax(outputs["logits"][:, :numbers.shape[1]].astype(np.float64))
-        chosen = np.take_along_axis(values, np.maximum(numbers, 0)[..., None], -1)[..., 0]
-        return float(-np.log(np.maximum(chosen[numbers >= 0], 1e-12)).mean())
+        logits = outputs["logits"][:, :numbers.shape[1]]
+        seen = (numbers >= 0) & logits.any(-1)
+        return logits[seen], numbers[seen]
 
     def _tags(self, outputs: Arrays) -> list[np.ndarray]:
         """Decode every text; padding and words without a piece are outside."""
@@ -180,8 +198,7 @@ class Task:
         for logits in outputs["logits"]:
             tags = np.full(len(logits), outside, np.int64)
             if (real := logits.any(-1)).any():
-                scores = np.log(np.maximum(decoding.softmax(logits[real]), 1e-30))
-                tags[real] = spans.best_tags(scores, self.labels)
+                tags[real] = spans.best_tags(decoding.log_softmax(logits[real]), self.labels)
             rows.append(tags)
         return rows
 
