@@ -102,9 +102,9 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup, settings: type) -> None:
-    """Give the parser one flag for each field of a settings dataclass."""
+    """Give the parser one flag for each field of a settings dataclass that `option` declares."""
     hints = typing.get_type_hints(settings)
-    for field in dataclasses.fields(settings):
+    for field in (f for f in dataclasses.fields(settings) if "help" in f.metadata):
         name, text = _flag(field.name), field.metadata["help"].replace("%", "%%")
         if field.default not in (dataclasses.MISSING, None, ()):
             shown = ",".join(map(str, field.default)) if isinstance(
