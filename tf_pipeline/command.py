@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserError
+from .install import pip_install_file
 
+ROOMS = ("tf_pipeline", "export", "serving")
 Command = Callable[[argparse.Namespace], int | None]
 
 
@@ -30,6 +32,12 @@ def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         return _fail(error, USER_ERROR_EXIT)
     except ParityError as error:
         return _fail(error, PARITY_EXIT)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ROOMS:  # a fault of ours
+            raise
+        print(f"error: The module {error.name!r} is not installed. Run: "
+              f"{pip_install_file('requirements.txt')}", file=sys.stderr)
+        return USER_ERROR_EXIT
     except KeyboardInterrupt:
         print("\nerror: interrupted; nothing was published.", file=sys.stderr)
         return 130

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,12 @@ def test_unknown_words_are_named(words: list[str], artifact: Path,
         cli.main([str(artifact) if word == "ARTIFACT" else word for word in words])
     assert ended.value.code == 2
     assert f"unrecognized arguments: {' '.join(words[2:])}" in capsys.readouterr().err
+
+
+def test_a_runtime_that_is_not_installed(artifact: Path, capsys: pytest.CaptureFixture[str],
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as Python marks what cannot be had
+    assert cli.main(["predict", str(artifact), TEXTS[0]]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: The module 'onnxruntime' is not installed. Run: ")
+    assert error.rstrip().endswith("requirements.txt")
