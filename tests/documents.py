@@ -76,7 +76,7 @@ class Desk:
         self.ran: list[str] = []
         self.answers: list[Any] = []  # of the servers, in order
         tools = Path(sys.executable).parent
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT),
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1",
                             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
 
     def fill(self) -> None:
@@ -142,11 +142,11 @@ class Desk:
         for block in some:
             code = self._moved(block.code).splitlines()
             lines[block.line - 1:block.line - 1 + len(code)] = code
-        file = self.folder / f"{page.stem}.py"
-        file.write_text("\n".join(lines), "utf-8")
-        done = subprocess.run([sys.executable, file.name], cwd=self.folder, env=self.environment,
-                              text=True, capture_output=True, check=False,
-                              stdin=subprocess.DEVNULL)
+        # Not a file: one called python.py or tokenizers.py would stand in the way of the real ones.
+        run = "import sys; exec(compile(sys.stdin.read(), sys.argv[1], 'exec'))"
+        done = subprocess.run([sys.executable, "-c", run, str(page)], cwd=self.folder, text=True,
+                              env=self.environment, input="\n".join(lines), capture_output=True,
+                              check=False)
         assert done.returncode == 0, f"{page}: {done.stdout[-500:]}{done.stderr[-2000:]}"
 
     def _serve(self, line: str) -> None:
