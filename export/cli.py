@@ -36,14 +36,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _convert(flags: argparse.Namespace) -> None:
     options = from_flags(ConvertOptions, flags)
-    # Keras reads its backend once, on import: exports always start from TensorFlow graphs.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import_tensorflow()
     from tf_pipeline.run import Run
 
     from . import companions, pipeline
 
-    manifest = pipeline.build(Run.load(flags.run), options)
+    if options.out is not None:  # before the seconds that TensorFlow takes
+        pipeline.refuse_existing(options.out)
+    run = Run.load(flags.run)
+    # Keras reads its backend once, on import: exports always start from TensorFlow graphs.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import_tensorflow()
+    manifest = pipeline.build(run, options)
     command.show(manifest.to_dict(), f"{companions.table(manifest)}\n\nWrote {options.out}",
                  flags.json)
 

@@ -112,7 +112,7 @@ python -m serving FOLDER
 ```
 or in Python:
 ```python
-from tf_pipeline.predictor import Predictor
+from tf_pipeline import Predictor
 Predictor("FOLDER", runtime="{default.runtime}")(["a text"])
 ```
 """, "utf-8")

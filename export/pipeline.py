@@ -44,6 +44,7 @@ def convert(run: Run | Path | str, out: Path | str,
     Raises UserError, or ParityError where a file does not give the run's answers.
     """
     folder = run.path if isinstance(run, Run) else Path(run)
+    refuse_existing(Path(out))
     settings = dataclasses.replace(options or ConvertOptions(), out=Path(out).resolve())
     root = str(Path(__file__).parents[1])
     paths = [root, os.environ.get("PYTHONPATH", "")]
@@ -67,6 +68,9 @@ def build(run: Run, options: ConvertOptions) -> Manifest:
         raise UserError("--out is missing. Name the artifact folder, e.g. --out artifacts/reviews.")
     out = options.out
     refuse_existing(out)
+    for leftover in sorted(out.parent.glob(f".{out.name}.partial-*")):
+        log.warning("Found %s: a conversion was cut off there. Nothing uses it; delete it.",
+                    leftover)
     for name in options.formats:
         plugins.load(formats, name)  # an unknown name is found before minutes of work
     staging = out.parent / f".{out.name}.partial-{os.getpid()}"
@@ -80,10 +84,7 @@ def build(run: Run, options: ConvertOptions) -> Manifest:
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise UserError when `out` exists; name what a cut-off conversion left beside it."""
-    for leftover in sorted(out.parent.glob(f".{out.name}.partial-*")):
-        log.warning("Found %s: a conversion was cut off there. Nothing uses it; delete it.",
-                    leftover)
+    """Raise UserError when `out` exists."""
     if out.exists():
         what = "already holds an artifact" if (out / "manifest.json").exists() else "exists"
         raise UserError(f"--out {out} {what}. Choose another folder, or delete it first.")

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserError
+from .install import pip_install_file
 
+ROOMS = ("tf_pipeline", "export", "serving")
 Command = Callable[[argparse.Namespace], int | None]
 
 
 def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parse, call the chosen command, and turn errors that a user can mend into one line."""
-    flags = parser.parse_args(argv)
+    flags = _parse(parser, argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("tensorflow", "absl", "h5py", "urllib3", "filelock", "httpx",
                   "matplotlib"):
@@ -30,12 +32,30 @@ def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         return _fail(error, USER_ERROR_EXIT)
     except ParityError as error:
         return _fail(error, PARITY_EXIT)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ROOMS:  # a fault of ours
+            raise
+        print(f"error: The module {error.name!r} is not installed. Run: "
+              f"{pip_install_file('requirements.txt')}", file=sys.stderr)
+        return USER_ERROR_EXIT
     except KeyboardInterrupt:
         print("\nerror: interrupted; nothing was published.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parse; texts may also stand behind an option, where argparse reads no more of them."""
+    flags, rest = parser.parse_known_args(argv)
+    place = rest.index("--") if "--" in rest else len(rest)  # behind it a text may open with a dash
+    options = [word for word in rest[:place] if word.startswith("-")]
+    if rest and (options or not hasattr(flags, "texts")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        flags.texts += rest[:place] + rest[place + 1:]
+    return flags
 
 
 def _fail(error: Exception, code: int) -> int:

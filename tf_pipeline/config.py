@@ -38,7 +38,7 @@ class TrainConfig:
     """What every task's training shares; a task's own settings stand in its `Options`."""
 
     task: str = option(help="what to train, e.g. classify (a file in tf_pipeline/tasks)")
-    train: str = option(help="training data, e.g. csv:reviews.csv?text=review&label=stars")
+    train: str = option(help="training data, e.g. 'csv:reviews.csv?text=review&label=stars'")
     out: Path | None = option(None, help="run folder to write, e.g. runs/reviews")
     validation: str | None = option(None, help="validation data; cut from --train if not given")
     test: str | None = option(None, help="test data; cut from --train if not given")

@@ -180,8 +180,9 @@ class _Training:
         forward_s = time.perf_counter() - begin
         # Backward is two forwards, AdamW and dropout about one more (docs/decisions.md).
         minutes = 4 * forward_s * self.steps * self.config.epochs / 60
-        log.info("Training on %s, %s, about %.1f minutes: %d examples, %d epochs of %d steps.",
-                 self.device.name, self.device.precision, minutes, len(self.encoded),
+        duration = "under a minute" if minutes < 1 else f"about {minutes:.1f} minutes"
+        log.info("Training on %s, %s, %s: %d examples, %d epochs of %d steps.",
+                 self.device.name, self.device.precision, duration, len(self.encoded),
                  self.config.epochs, self.steps)
 
     def score(self, model: "keras.Model", records: list[Record]) -> dict[str, Any]:

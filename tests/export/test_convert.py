@@ -172,6 +172,8 @@ def test_wrong_options_are_one_line(words: list[str], named: list[str], run_fold
 def test_existing_targets_are_refused(run_folder: Path, artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already holds an artifact"):
         pipeline.build(Run.load(run_folder), ConvertOptions(out=artifact))
+    with pytest.raises(UserError, match="already holds an artifact"):
+        pipeline.convert(run_folder, artifact)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="exists. Choose another"):
         pipeline.build(Run.load(run_folder), ConvertOptions(out=tmp_path / "empty"))
