@@ -39,7 +39,7 @@ def base(manifest) -> str:
 def test_a_browser_gets_the_page_and_a_program_json(client):
     page, json = client.get("/", headers=BROWSER), client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert json.json()["model"] == "toy"
+    assert json.json()["model"] == "classify"
     assert page.headers["vary"] == json.headers["vary"] == "Accept"
 
 

@@ -166,7 +166,7 @@ def test_screen_reader_gets_names_answers_and_errors(page):
              if not node["ignored"]}
     assert {("textbox", "Sentences, one a line"), ("combobox", "File that answers"),
             ("button", "Ask"), ("button", "Clear"), ("button", "Copy the curl line"),
-            ("list", "Answers"), ("region", "curl line"), ("heading", "toy")} <= named
+            ("list", "Answers"), ("region", "curl line"), ("heading", "classify")} <= named
     page.wait(lambda page: "1 answer: good" in page.get("spoken").get_property("textContent"))
     page.js("const e = arguments[0]; e.value = arguments[1]; e.dispatchEvent(new Event('input'))",
             page.get("texts"), "x\n" * 300)
@@ -197,7 +197,7 @@ def test_curl_line_does_what_the_page_does(page):
     script = page.get("curl").text.replace("curl ", "printf '%s\\n' ", 1)
     words = subprocess.run(["sh", "-c", script], capture_output=True, text=True,
                            check=True).stdout.splitlines()
-    assert words[0].endswith("/v1/models/toy:answer")
+    assert words[0].endswith("/v1/models/classify:answer")
     assert json.loads(words[2]) == {"texts": [text]}
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(words[0]))
     page.driver.execute_cdp_cmd("Browser.grantPermissions", {
@@ -222,7 +222,7 @@ def test_of_many_labels_the_best_are_shown(page):
     scores = {f"label {i}": (i + 1) / 36 for i in range(8)}
     answer = {"answers": [{"label": "label 7", "score": 8 / 36, "scores": scores}],
               "file": "onnx/model.onnx", "latency_ms": 1.0}
-    listed = page.js("return fetch('v1/models/toy/files').then(answer => answer.json())")
+    listed = page.js("return fetch('v1/models/classify/files').then(answer => answer.json())")
     given = [{**listed, "labels": list(scores)}, answer]
     added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": f"""
         const real = window.fetch, [files, answer] = {json.dumps(given)};
