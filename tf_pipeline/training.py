@@ -59,9 +59,13 @@ def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:
     for name, rows in parts.records().items():
         lacking = [field for field in module.Task.FIELDS if any(field not in r for r in rows)]
         if lacking:
+            fitting = [other for other in plugins.names(tasks) if not set(
+                plugins.load(tasks, other).Task.FIELDS) - set(rows[0])]
+            advice = (f"They fit --task {' and '.join(fitting)}." if fitting else
+                      f"Name the columns, e.g. ?{lacking[0]}=COLUMN.")
             raise UserError(f"Task {config.task} needs the fields {', '.join(module.Task.FIELDS)}; "
-                            f"the {name} data {parts.specs[name]!r} has {', '.join(rows[0])}. Name "
-                            f"the columns, e.g. ?{lacking[0]}=COLUMN.")
+                            f"the {name} data {parts.specs[name]!r} has {', '.join(rows[0])}. "
+                            f"{advice}")
     task = module.Task.learn(parts.train, options)
     for name, rows in parts.records().items():
         try:

@@ -117,7 +117,7 @@ function showAnswers(asked, given) {
     const item = old ?? answers.appendChild(make("li", "answer"));
     if (answer.spans) showSpans(item, asked[i], answer.spans);
     else if (answer.scores) showScores(item, asked[i], answer);
-    else item.replaceChildren(sentence(asked[i]), make("pre", "", JSON.stringify(answer, null, 1)));
+    else item.replaceChildren(sentence(asked[i]), make("p", "number", answer.score));
   });
   while (answers.children.length > given.length) answers.lastChild.remove();
   clearTimeout(spokenTimer);
@@ -125,9 +125,15 @@ function showAnswers(asked, given) {
 }
 
 function inWords(given) {
-  const words = given.slice(0, 3).map((answer) => answer.spans
-    ? plural(answer.spans.length, "span") : `${answer.label ?? ""} ${percent(answer.score ?? 0)}`);
+  const words = given.slice(0, 3).map(summary);
   return given.length ? `${plural(given.length, "answer")}: ${words.join(", ")}` : "";
+}
+
+function summary(answer) {
+  if (answer.spans) return plural(answer.spans.length, "span");
+  if (answer.labels) return answer.labels.join(" and ") || "no label";
+  if (!answer.scores) return String(answer.score); // a number to predict
+  return `${answer.label ?? "too unsure"} ${percent(answer.score)}`;
 }
 
 function sentence(text, kind = "plain") {
@@ -155,7 +161,7 @@ function showScores(item, text, answer) {
   item.firstChild.textContent = text;
   shown.forEach((label, i) => {
     const [name, track, share] = rows[i].children;
-    rows[i].classList.toggle("best", label === answer.label);
+    rows[i].classList.toggle("best", (answer.labels ?? [answer.label]).includes(label));
     name.textContent = label;
     track.firstChild.style.width = `${100 * answer.scores[label]}%`;
     share.textContent = percent(answer.scores[label]);

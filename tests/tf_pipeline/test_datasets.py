@@ -54,6 +54,35 @@ def test_tsv_quote_is_a_character_and_labels_may_be_none(tmp_path):
         {"text": '"open', "labels": ["p"]}, {"text": " 'x\" ", "labels": []}]
 
 
+@pytest.mark.parametrize("cell", ["joy|fear", "joy; fear", "joy,fear", '["joy", "fear"]',
+                                  "['joy', 'fear']", "joy|fear|joy"])
+def test_spellings_of_several_labels(cell, tmp_path):
+    path = write(tmp_path / "a.tsv", f"text\tlabels\na\t{cell}\n")
+    assert list(sources.read(f"tsv:{path}")) == [{"text": "a", "labels": ["joy", "fear"]}]
+
+
+def test_a_label_may_hold_the_weaker_separators(tmp_path):
+    path = write(tmp_path / "a.tsv", "text\tlabels\na\tred, bright|blue\n")
+    assert next(sources.read(f"tsv:{path}"))["labels"] == ["red, bright", "blue"]
+    path = write(tmp_path / "b.tsv", "text\tlabels\na\t[joy, fear\n")
+    has(refusal(f"tsv:{path}"), "row 2", "'[joy, fear'", "joy|fear")
+
+
+def test_a_header_and_label_names_by_option(tmp_path):
+    names = write(tmp_path / "names.txt", "joy\nfear\n")
+    path = write(tmp_path / "a.tsv", "fine\t0,1\tx7\nhm\t\tx8\n")
+    spec = f"tsv:{path}?header=text,labels,id&label_names={names}"
+    assert list(sources.read(spec)) == [{"text": "fine", "labels": ["joy", "fear"]},
+                                        {"text": "hm", "labels": []}]
+    path = write(tmp_path / "b.csv", "fine,1\nbad,2\n")
+    assert next(sources.read(f"csv:{path}?header=text,label"))["label"] == "1"
+    has(refusal(f"csv:{path}?header=text,label&label_names={names}"), "row 2", "label is '2'",
+        "labels 0 to 1")
+    has(refusal(f"csv:{path}?header=text"), "row 1", "2 columns, but the header has 1")
+    path = write(tmp_path / "c.jsonl", '{"text": "a"}\n')
+    has(refusal(f"jsonl:{path}?header=text"), "header is 'text'", "Leave it out")
+
+
 def test_jsonl_labels_become_text(tmp_path):
     rows = [{"text": "a", "label": 1}, {"text": "b", "label": True}, {"text": "c", "label": " x "}]
     path = write(tmp_path / "a.jsonl", "\n\n".join(map(json.dumps, rows)))

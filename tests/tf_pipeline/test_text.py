@@ -48,6 +48,37 @@ def test_recase_changes_ids_and_back(encoder: TextEncoder) -> None:
     assert again.encode(text).ids.tolist() == encoder.encode(text).ids.tolist()
 
 
+def test_capitals_become_marks_in_the_texts_own_places(encoder: TextEncoder) -> None:
+    marked = checkpoints.load("minilm").mark_case().encoder
+    assert marked.marks_case
+    assert marked.lower_case
+    assert not encoder.marks_case
+    text = "John met NASA, O'Neill's Éva and McCoy at 3D iPhone"
+    pieces = [marked.vocabulary[i] for i in marked.encode([text]).ids]
+    assert " ".join(pieces[1:-1]) == (
+        "⁕ john met ⁑ nasa , ⁕ o ' ⁕ neill ' s ⁕ eva and ⁕ mccoy at 3d iphone")
+    encoded = marked.encode_words([text])
+    assert encoded.words is not None
+    shown = [text[a:b] for a, b in encoded.words.offsets]
+    assert shown[:8] == ["John", "met", "NASA", ",", "O", "'", "Neill", "'"]
+    assert "Éva" in shown
+    split = marked.encode_words([["John", "met", "NASA"]])
+    assert split.words is not None
+    assert split.words.first.tolist() == [1, 3, 4]
+    plain = "no capital in here — nowhere"
+    assert marked.encode([plain]).ids.tolist() == encoder.encode([plain]).ids.tolist()
+
+
+def test_marks_take_new_rows_where_none_is_unused() -> None:
+    before = checkpoints.load("tiny")
+    after = before.mark_case()
+    assert after.config.vocab_size == before.config.vocab_size + 2
+    assert after.encoder.vocabulary[-2:] == ["⁕", "⁑"]
+    assert after.mark_case() is after
+    with pytest.raises(UserError, match="--mark-case is for a WordPiece tokenizer that folds"):
+        checkpoints.load("tiny", cased=True).mark_case()
+
+
 def test_recase_refuses_another_normalizer() -> None:
     from tokenizers import Tokenizer, models, normalizers
 
