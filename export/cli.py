@@ -34,6 +34,15 @@ def main(argv: list[str] | None = None) -> int:
     return command.run(parser, argv)
 
 
+def _hide_gpus() -> None:
+    """Judge on the CPU, where most files will run; read when TensorFlow is imported.
+
+    GPUs since Ampere round the factors of float32 products to 10 bits (TF32), which is more than
+    float32 files may differ.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
 def _convert(flags: argparse.Namespace) -> None:
     options = from_flags(ConvertOptions, flags)
     from tf_pipeline.run import Run
@@ -43,6 +52,7 @@ def _convert(flags: argparse.Namespace) -> None:
     if options.out is not None:  # before the seconds that TensorFlow takes
         pipeline.refuse_existing(options.out)
     run = Run.load(flags.run)
+    _hide_gpus()
     # Keras reads its backend once, on import: exports always start from TensorFlow graphs.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_tensorflow()
@@ -52,6 +62,7 @@ def _convert(flags: argparse.Namespace) -> None:
 
 
 def _verify(flags: argparse.Namespace) -> None:
+    _hide_gpus()
     from .verification import verify
 
     rows = verify(flags.artifact)

@@ -22,8 +22,13 @@ def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     for noisy in ("tensorflow", "absl", "h5py", "urllib3", "filelock", "httpx",
                   "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Says which accelerators it does not find; that one is there and unused it says as a warning.
+    logging.getLogger("jax").setLevel(logging.WARNING)
     # TensorFlow reads it once, when it is first imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A notebook's own backend is inherited, and importing matplotlib fails where that is not
+    # installed. Pictures go to files.
+    os.environ["MPLBACKEND"] = "agg"
     if getattr(flags, "cache", None):
         os.environ["KIT_CACHE"] = flags.cache
     try:

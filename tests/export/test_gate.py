@@ -1,6 +1,7 @@
 """Converters that lie: doubles of ours around the real ones. Nothing of theirs is published."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -43,10 +44,13 @@ def test_wrong_numbers_are_named_and_nothing_is_published(
         run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(onnx_format, "convert", wrong_bias)
-    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     out = tmp_path / "artifacts" / "toy"
     code = cli.main(["convert", str(run_folder), "--out", str(out), "--formats", "onnx"])
     assert code == 3
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"  # TF32 is not float32
     line = capsys.readouterr().err.splitlines()[-1]
     assert "onnx/model.onnx: largest difference of logits 3.00e+01 exceeds 1e-04" in line
     assert "worst example: row " in line

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import opinions, write_csv
+from tests.conftest import command, opinions, write_csv
 from tf_pipeline import metrics, plots, report
 from tf_pipeline.cli import main
 from tf_pipeline.task import Judgement
@@ -119,6 +119,15 @@ def test_an_artifact_has_a_report(artifact: Path, sceptic_csv: Path, tmp_path: P
     page = Page(file)
     assert page.pictures == PICTURES - {"learning curves"}  # an artifact keeps no history
     assert f"({runtime} float32)" in page.text
+
+
+def test_a_notebook_backend_that_is_not_installed_is_not_asked_for(
+        artifact: Path, sceptic_csv: Path, tmp_path: Path) -> None:
+    # What a Jupyter kernel leaves to the commands that are started in it.
+    done = command("tf_pipeline", "evaluate", artifact, "--data", f"csv:{sceptic_csv}",
+                   "--report", tmp_path / "report.html", MPLBACKEND="not-installed-here")
+    assert done.returncode == 0, done.stderr
+    assert Page(tmp_path / "report.html").pictures
 
 
 def test_one_right_row_makes_a_page_without_errors(run_folder: Path, tmp_path: Path) -> None:
