@@ -23,7 +23,8 @@ BEFORE = {"train": (), "export": ("train",), "phone": ("train",), "browser": ("t
           "tf_serving": ("train", "export")}
 RUN = sorted((page for page in PAGES if blocks(page)),
              key=lambda page: (*BEFORE, page.stem).index(page.stem))
-FOREIGN_FLAGS = {"--noproxy", "--gpus", "--logdir", "--enable_batching", "--enable-batching"}
+FOREIGN_FLAGS = {"--noproxy", "--gpus", "--logdir", "--enable_batching", "--enable-batching",
+                 "--python"}
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ Nothing here imports TensorFlow: training, evaluation and serving encode through
 import json
 import random
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -257,9 +257,11 @@ class TextEncoder:
         self._tokenizer.no_truncation()
         windows = [[encoding, *encoding.overflowing] for encoding in encodings]
         starts = np.cumsum([0, *(len(w.ids) for part in windows for w in part)]).tolist()
+        # A mark stands for no word: answers are read at the word behind it (docs/decisions.md).
+        marks = {self._tokenizer.token_to_id(mark) for mark in CASE_MARKS}
         found, number = [], 0
         for row, part in zip(rows, windows, strict=True):
-            found.append(_place_words(row, part, starts[number:number + len(part)]))
+            found.append(_place_words(row, part, starts[number:number + len(part)], marks))
             number += len(part)
         flat = [w for part in windows for w in part]
         words = Words(np.array([p for places, _ in found for p in places], np.int64),
@@ -273,14 +275,18 @@ class TextEncoder:
 
 
 def _place_words(row: str | list[str], windows: Sequence["Encoding"],
-                 starts: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
-    """Give each word's first piece, as a place in all ids, and its characters in the text."""
+                 starts: Sequence[int], skipped: Set[int | None]
+                 ) -> tuple[list[int], list[tuple[int, int]]]:
+    """Give each word's first piece, as a place in all ids, and its characters in the text.
+
+    Pieces with an id in `skipped` belong to no word.
+    """
     best: dict[int, tuple[int, int]] = {}  # word -> (tokens to the nearer edge, place)
     spans: dict[int, tuple[int, int]] = {}
     for window, start in zip(windows, starts, strict=True):
         length, before = len(window.ids), None
         for token, word in enumerate(window.word_ids):
-            if word is None:
+            if word is None or window.ids[token] in skipped:
                 continue
             begin, end = window.offsets[token]
             known = spans.get(word, (begin, end))
@@ -292,24 +298,11 @@ def _place_words(row: str | list[str], windows: Sequence["Encoding"],
                 best[word] = max(best.get(word, (-1, -1)), (room, start + token))
             before = word
     if isinstance(row, str):
-        return _join_marks([(best[word][1], spans[word]) for word in sorted(spans)])
+        order = sorted(spans)
+        return [best[word][1] for word in order], [spans[word] for word in order]
     ends = np.cumsum([len(word) + 1 for word in row]) - 1
     return ([best[i][1] if i in best else -1 for i in range(len(row))],
             [(int(end) - len(word), int(end)) for word, end in zip(row, ends, strict=True)])
-
-
-def _join_marks(words: list[tuple[int, tuple[int, int]]]
-                ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Make one word of a mark and the word behind it: both stand on the same capital."""
-    places: list[int] = []
-    spans: list[tuple[int, int]] = []
-    for place, (begin, end) in words:
-        if spans and begin < spans[-1][1]:
-            spans[-1] = (spans[-1][0], end)
-            continue
-        places.append(place)
-        spans.append((begin, end))
-    return places, spans
 
 
 def _is_inside(windows: Sequence["Encoding"], window: "Encoding", word: int) -> bool:

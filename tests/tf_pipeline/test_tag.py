@@ -14,7 +14,7 @@ from tf_pipeline.config import TrainConfig
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 from tf_pipeline.tasks.tag import Options, Task
-from tf_pipeline.training import fit, read_data
+from tf_pipeline.training import read_data
 
 TEXT = "Today Quentin Quist went to Xanten!"
 
@@ -50,13 +50,10 @@ def test_files_answer_as_the_run_does(run: Path, artifact: Path, runtime: str) -
     assert answers[1] == {"spans": []}
 
 
-def test_a_text_of_many_windows_keeps_every_name(tmp_path: Path) -> None:
-    # Without marks: `tiny` then knows a name by its first letter, wherever it stands.
-    data = write_conll(tmp_path / "travels.conll", travels(1000))
-    fit(TrainConfig(task="tag", train=f"conll:{data}", out=tmp_path / "run", backbone="tiny",
-                    max_len=96, epochs=4, batch_size=16, learning_rate=5e-3, mark_case=False))
+@pytest.mark.parametrize("runtime", ["onnx", "tflite"])
+def test_a_text_of_many_windows_keeps_every_name(artifact: Path, runtime: str) -> None:
     text = " ".join([TEXT] * 20)
-    answer = Predictor(tmp_path / "run")([text])[0]
+    answer = Predictor(artifact, runtime)([text])[0]
     found = named(answer)
     assert found.count(("LOC", "Xanten")) >= 19
     assert found.count(("PER", "Quentin Quist")) >= 19
