@@ -5,6 +5,8 @@ VENV = .venv
 VENV_PYTHON = $(VENV)/bin/python
 SUPPORTED = sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check
+# Test processes at a time; one alone keeps one core busy most of the time.
+TEST_JOBS ?= 2
 RUN_TIME_FILES = requirements.txt serving/requirements.txt
 
 .PHONY: help demo test lint clean venv
@@ -23,7 +25,7 @@ demo: $(VENV)/installed
 	@sh demo.sh $(VENV_PYTHON)
 
 test: $(VENV)/installed-dev
-	$(VENV_PYTHON) -m pytest $(ARGS)
+	$(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(VENV_PYTHON) -m ruff check .

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 
@@ -102,12 +103,19 @@ def opinions_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def toy_run(tmp_path_factory: pytest.TempPathFactory, opinions_csv: Path) -> Callable[[str], Path]:
-    """Train `tiny` on a task, once a session."""
-    from tf_pipeline.config import TrainConfig
-    from tf_pipeline.training import fit
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of what all test processes share (`make test` starts two)."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-    folder = tmp_path_factory.mktemp("runs")
+
+@pytest.fixture(scope="session")
+def toy_run(toys: Path, tmp_path_factory: pytest.TempPathFactory,
+            opinions_csv: Path) -> Callable[[str], Path]:
+    """Train `tiny` on a task, once a session."""
+    from tf_pipeline import TrainConfig, fit
+
+    folder = tmp_path_factory.mktemp("data")
     epochs = {"multilabel": 12, "regress": 8}
     both = write_csv(folder / "shades.csv", shades(1000))
     data = {"classify": f"csv:{opinions_csv}",
@@ -115,11 +123,12 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, opinions_csv: Path) -> Cal
             "tag": f"conll:{write_conll(folder / 'travels.conll', travels(1000))}"}
 
     def make(task: str) -> Path:
-        out = folder / task
-        if not out.exists():
-            fit(TrainConfig(task=task, train=data[task], out=out, backbone="tiny",
-                            max_len=96, epochs=epochs.get(task, 4), batch_size=16,
-                            learning_rate=5e-3, patience=12))
+        out = toys / "runs" / task
+        with FileLock(toys / f"run-{task}.lock"):
+            if not (out / "run.json").exists():
+                fit(TrainConfig(task=task, train=data[task], out=out, backbone="tiny",
+                                max_len=96, epochs=epochs.get(task, 4), batch_size=16,
+                                learning_rate=5e-3, patience=12))
         return out
 
     return make
@@ -131,19 +140,17 @@ def run_folder(toy_run: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def toy_artifact(tmp_path_factory: pytest.TempPathFactory,
-                 toy_run: Callable[[str], Path]) -> Callable[[str], Path]:
+def toy_artifact(toys: Path, toy_run: Callable[[str], Path]) -> Callable[[str], Path]:
     """Publish every format of a task's toy run, once a session. Tests must not change it."""
     from export import ConvertOptions
     from export.pipeline import build
     from tf_pipeline import Run
 
-    folder = tmp_path_factory.mktemp("artifacts")
-
     def make(task: str) -> Path:
-        out = folder / task
-        if not out.exists():
-            build(Run.load(toy_run(task)), ConvertOptions(out=out))
+        out = toys / "artifacts" / task
+        with FileLock(toys / f"artifact-{task}.lock"):
+            if not out.exists():
+                build(Run.load(toy_run(task)), ConvertOptions(out=out))
         return out
 
     return make
