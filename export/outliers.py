@@ -23,13 +23,13 @@ def move_to_weights(model: Any, batches: Iterable[Arrays]) -> Any:
     """Give an `onnx.ModelProto` with outlier channels evened out, as real batches show them."""
     import onnx
 
-    products = _weighted_products(model)
-    largest = _largest_values(model, list(products), batches)
     evened = onnx.ModelProto()
     evened.CopyFrom(model)
+    products = _weighted_products(evened)
+    largest = _largest_values(model, list(products), batches)
     weights = {tensor.name: tensor for tensor in evened.graph.initializer}
     scalings = {}
-    for activation, nodes in _weighted_products(evened).items():
+    for activation, nodes in products.items():
         usual = _USUAL * float(np.median(largest[activation]))
         factors = np.maximum(largest[activation] / max(usual, 1e-6), 1).astype(np.float32)
         scalings[activation] = _scaling(evened, activation, factors)

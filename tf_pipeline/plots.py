@@ -52,7 +52,7 @@ class Findings:
     metric: str
     judged: Sequence[Judgement] = ()  # empty where answers are not right or wrong
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # tokens, uncut
-    limit: int = 0  # longest text in tokens that the model reads
+    limit: int = 0  # longer texts are cut to so many tokens; 0: none is
     history: Sequence[dict[str, Any]] = ()  # a row an epoch
     best_epoch: int | None = None
 
@@ -71,8 +71,10 @@ def find(task: Task, encoder: TextEncoder, records: Sequence[Record], outputs: A
          scores: Scores) -> Findings:
     """Lay scored outputs beside their records; what a task cannot tell stays empty."""
     judged = task.judge(outputs, records) if isinstance(task, Judge) else []
-    lengths = task.encode(records, encoder, _WHOLE).lengths
-    return Findings(scores, task.labels, task.METRIC, judged, lengths, encoder.max_len)
+    encoded = task.encode(records, encoder, _WHOLE)
+    # What is read word by word goes through in windows instead of being cut.
+    limit = 0 if encoded.words is not None else encoder.max_len
+    return Findings(scores, task.labels, task.METRIC, judged, encoded.lengths, limit)
 
 
 def draw(findings: Findings, theme: Theme = LIGHT) -> "dict[str, Figure]":

@@ -65,9 +65,10 @@ def write(path: Path, text: str) -> None:
 def evaluation(predictor: Predictor, records: Sequence[Record], outputs: Arrays, scores: Scores,
                data: str | None) -> str:
     """Make the page of scored outputs; `data` is None for the rows that a run keeps."""
+    findings = plots.find(predictor.task, predictor.encoder, records, outputs, scores)
     findings = dataclasses.replace(
-        plots.find(predictor.task, predictor.encoder, records, outputs, scores),
-        limit=predictor.limit, history=predictor.history, best_epoch=predictor.best_epoch)
+        findings, limit=predictor.limit if findings.limit else 0, history=predictor.history,
+        best_epoch=predictor.best_epoch)
     graph = predictor.graph
     packages = (*_PACKAGES[graph.runtime if graph else "keras"], "tokenizers", "numpy")
     # Names only: a report is given to others, and where the folder lies here is not theirs.
@@ -122,7 +123,7 @@ def _tiles(findings: plots.Findings) -> str:
     scores = findings.scores
     numbers = {findings.metric: scores[findings.metric]}
     numbers.update({k: v for k, v in scores.items() if isinstance(v, float)})
-    if findings.judged:
+    if findings.judged and "calibration_error" not in scores:
         numbers["calibration error"] = metrics.calibration_error(findings.confidences,
                                                                  findings.correct)
     tiles = "".join(f'<div class="tile{" main" * (name == findings.metric)}"><b>{value:.4f}</b>'

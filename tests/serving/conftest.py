@@ -1,12 +1,16 @@
-"""Chromium for the page's tests: Debian's, driven by Selenium, without any other network."""
+"""What the server's tests share, and Chromium for the page's: Debian's, driven by Selenium."""
 
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
+
+from tf_pipeline.artifact import Manifest
+from tf_pipeline.predictor import Predictor
 
 PACKAGES = ("chromium", "chromium-driver")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -49,3 +53,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
         started = webdriver.Chrome(options, webdriver.ChromeService(driver))
         yield started
         started.quit()
+
+
+@pytest.fixture(scope="session")
+def manifest(artifact: Path) -> Manifest:
+    return Manifest.load(artifact)
+
+
+@pytest.fixture(scope="session")
+def predictor(artifact: Path) -> Predictor:
+    return Predictor(artifact, "onnx")
+
+
+@pytest.fixture(scope="session")
+def base(manifest: Manifest) -> str:
+    return f"/v1/models/{manifest.name}"

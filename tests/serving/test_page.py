@@ -9,7 +9,6 @@ from starlette.testclient import TestClient
 from serving import graphs, pages
 from serving.options import Limits
 from serving.server import create_app
-from tf_pipeline.artifact import Manifest
 from tf_pipeline.predictor import Predictor
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -17,23 +16,8 @@ TEXT = "the kitchen was lovely"
 
 
 @pytest.fixture(scope="module")
-def manifest(artifact) -> Manifest:
-    return Manifest.load(artifact)
-
-
-@pytest.fixture(scope="module")
-def predictor(artifact) -> Predictor:
-    return Predictor(artifact, "onnx")
-
-
-@pytest.fixture(scope="module")
 def client(predictor) -> TestClient:
     return TestClient(create_app(predictor, Limits(max_texts=8)))
-
-
-@pytest.fixture(scope="module")
-def base(manifest) -> str:
-    return f"/v1/models/{manifest.name}"
 
 
 def test_a_browser_gets_the_page_and_a_program_json(client):

@@ -70,6 +70,20 @@ class Page:
     def sentences(self):
         return self.texts(".answer .sentence")
 
+    def given(self, labels, answer):
+        """Load the page anew, with these labels and this answer to everything."""
+        listed = self.js("return fetch('v1/models/classify/files').then(answer => answer.json())")
+        bodies = [{**listed, "labels": labels},
+                  {"answers": [answer], "file": "x", "latency_ms": 1.0}]
+        added = self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": f"""
+            const real = window.fetch, [files, answer] = {json.dumps(bodies)};
+            window.fetch = async (url, options) => String(url).endsWith("healthz")
+                ? real(url, options)
+                : new Response(JSON.stringify(String(url).endsWith("files") ? files : answer));"""})
+        self.driver.refresh()
+        self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+        return self
+
     def wait(self, holds, timeout_s=20):
         start = time.perf_counter()
         while not holds(self):
@@ -220,19 +234,27 @@ def test_spans_are_marked_at_characters_not_at_code_units(page):
 
 def test_of_many_labels_the_best_are_shown(page):
     scores = {f"label {i}": (i + 1) / 36 for i in range(8)}
-    answer = {"answers": [{"label": "label 7", "score": 8 / 36, "scores": scores}],
-              "file": "onnx/model.onnx", "latency_ms": 1.0}
-    listed = page.js("return fetch('v1/models/classify/files').then(answer => answer.json())")
-    given = [{**listed, "labels": list(scores)}, answer]
-    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": f"""
-        const real = window.fetch, [files, answer] = {json.dumps(given)};
-        window.fetch = async (url, options) => String(url).endsWith("healthz") ? real(url, options)
-            : new Response(JSON.stringify(String(url).endsWith("files") ? files : answer));"""})
-    page.driver.refresh()
-    page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    page.given(list(scores), {"label": "label 7", "score": 0.2, "scores": scores})
     page.write("a text").wait(lambda page: page.sentences() == ["a text"])
     assert page.texts(".score .label") == [f"label {i}" for i in range(7, 1, -1)]
     assert page.texts(".more") == ["and 2 labels below these"]
+
+
+@pytest.mark.parametrize(("answer", "shown", "best"), [
+    ({"labels": ["joy", "fear"], "scores": {"joy": 0.9, "fear": 0.6, "calm": 0.2}},
+     "1 answer: joy and fear", ["joy", "fear"]),
+    ({"labels": [], "scores": {"joy": 0.1, "fear": 0.2, "calm": 0.2}}, "1 answer: no label", []),
+    ({"label": None, "score": 0.4, "scores": {"joy": 0.4, "fear": 0.3, "calm": 0.3}},
+     "1 answer: too unsure 40.0 %", []),
+    ({"score": 3.25}, "1 answer: 3.25", []),
+])
+def test_several_labels_numbers_and_no_answer(page, answer, shown, best):
+    page.given(["joy", "fear", "calm"], answer).write("a text")
+    page.wait(lambda page: page.get("spoken").get_attribute("textContent").replace(
+        "\u00a0", " ") == shown)
+    assert page.texts(".best .label") == best
+    if "scores" not in answer:
+        assert page.texts(".number") == ["3.25"]
 
 
 def test_server_that_is_gone_is_said_in_words(browser, artifact):

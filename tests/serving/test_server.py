@@ -21,23 +21,8 @@ ROW = {"input_ids": [2, 5, 3], "attention_mask": [1, 1, 1], "token_type_ids": [0
 
 
 @pytest.fixture(scope="module")
-def manifest(artifact) -> Manifest:
-    return Manifest.load(artifact)
-
-
-@pytest.fixture(scope="module")
-def predictor(artifact) -> Predictor:
-    return Predictor(artifact, "onnx")
-
-
-@pytest.fixture(scope="module")
 def client(predictor) -> TestClient:
     return TestClient(create_app(predictor, LIMITS))
-
-
-@pytest.fixture(scope="module")
-def base(manifest) -> str:
-    return f"/v1/models/{manifest.name}"
 
 
 @pytest.fixture(scope="module")
