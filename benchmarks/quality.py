@@ -248,7 +248,7 @@ def _jobs(flags: argparse.Namespace, table: Table, commit: str) -> Iterator[Call
             continue
         if row.prepare:
             row.prepare(flags.data, flags.work)
-        for repeat in row.repeats:
+        for repeat in row.repeats[:flags.repeats]:
             command = template.format(data="DIR", work="WORK", repeat=repeat)
             if table.has(row.name, repeat, side, command):
                 continue
@@ -272,6 +272,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"),
                         help="folder for what is prepared and trained (default: runs/benchmarks)")
     parser.add_argument("--only", help="rows to measure, e.g. sst2,conll2003")
+    parser.add_argument("--repeats", type=int, help="seeds or folds of each row (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--peer", metavar="PYTHON", help="measure the peer, with this interpreter")
     parser.add_argument("--commit", help="the code's commit (default: asked of git)")

@@ -94,11 +94,15 @@ def tagging(known: list[list[str]], predicted: list[list[str]],
         by_type = span_report(known, predicted, output_dict=True, zero_division=0)
     tokens = classification_report(flat, guessed, labels=list(labels), output_dict=True,
                                    zero_division=0.0)
+    # With one tag a word, micro precision, recall and F1 are the accuracy.
+    tokens["micro avg"] = {**dict.fromkeys(("precision", "recall", "f1-score"),
+                                           float(np.mean(np.array(flat) == np.array(guessed)))),
+                           "support": len(flat)}
     plain = json.loads(json.dumps(by_type, default=float))  # seqeval gives numpy numbers
     return {
         "examples": len(known),
         "span_f1": plain.get("micro avg", {"f1-score": 0.0})["f1-score"],
-        "token_accuracy": float(np.mean([a == b for a, b in zip(flat, guessed, strict=True)])),
+        "token_accuracy": tokens["micro avg"]["f1-score"],
         "token_macro_f1": tokens["macro avg"]["f1-score"],
         "table": plain, "token_table": tokens,
         "confusion": confusion_matrix(flat, guessed, labels=list(labels)).tolist(),
@@ -111,7 +115,14 @@ def table_text(scores: dict[str, Any]) -> str:
         numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
         return "\n".join(f"{name:{max(map(len, numbers))}}  {value:.4f}"
                          for name, value in numbers.items())
-    rows = [(name, row) for name, row in scores["table"].items() if isinstance(row, dict)]
+    text = _rows_text(scores["table"])
+    if "token_table" in scores:
+        text += f"\n\nby word:\n{_rows_text(scores['token_table'])}"
+    return text
+
+
+def _rows_text(table: dict[str, Any]) -> str:
+    rows = [(name, row) for name, row in table.items() if isinstance(row, dict)]
     width = max(len(name) for name, _ in rows)
     lines = [f"{'':{width}}  precision  recall  f1-score  support"]
     for name, row in rows:

@@ -88,6 +88,15 @@ def test_iob1_data_trains_the_same_labels(tmp_path: Path) -> None:
     assert tasks[0].labels == tasks[1].labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 
 
+def test_repaired_tags_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    rows = [{"tokens": list("abc"), "tags": ["B-PER", "O", "B-LOC"]}] * 3
+    Task.learn([*rows, {"tokens": ["a"], "tags": ["I-PER"]}], Options())
+    assert "1 of 7 spans open with I- and no B- before" in caplog.text
+    Task.learn([{"tokens": list("abc"), "tags": ["I-PER", "O", "I-LOC"]}], Options())
+    assert "2 of 2 spans open with I-, as IOB1 writes them" in caplog.text
+
+
 def test_tags_that_cannot_be_are_named() -> None:
     task = Task(("O", "B-PER", "I-PER"), Options())
     with pytest.raises(UserError, match="'B-LOC' .1x.*Known: 'O', 'B-PER'"):

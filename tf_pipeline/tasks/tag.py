@@ -1,5 +1,6 @@
 """One label a word: names, places, products. Records: `tokens` and `tags`, or a raw `text`."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from ..text import Arrays, Encoded, TextEncoder
 if TYPE_CHECKING:
     import keras
 
+log = logging.getLogger(__name__)
 _NO_TAG = -1  # tokens that are no word's first piece
 
 
@@ -50,7 +52,9 @@ class Task:
     @classmethod
     def learn(cls, records: Sequence[Record], options: Options) -> "Task":
         """Take the types from the training records; each gets B- and I-."""
-        kinds = {tag.partition("-")[2] for r in records for tag in spans.to_bio(r["tags"])[0]}
+        read = [spans.to_bio(record["tags"]) for record in records]
+        _report_repairs(read)
+        kinds = {tag.partition("-")[2] for tags, _ in read for tag in tags}
         kinds.discard("")
         if not kinds:
             raise UserError(f"None of the {len(records)} training sentences has a tag other than "
@@ -201,6 +205,17 @@ class Task:
                 tags[real] = spans.best_tags(decoding.log_softmax(logits[real]), self.labels)
             rows.append(tags)
         return rows
+
+
+def _report_repairs(read: Sequence[tuple[list[str], int]]) -> None:
+    """Say how many spans open with I-: in IOB1 nearly all, elsewhere faults of the data."""
+    repaired = sum(count for _, count in read)
+    found = sum(tag.startswith("B-") for tags, _ in read for tag in tags)
+    if repaired > found / 2:
+        log.info("%d of %d spans open with I-, as IOB1 writes them; read as B-.", repaired, found)
+    elif repaired:
+        log.warning("%d of %d spans open with I- and no B- before; read as B-. Correct the tags "
+                    "if that is not meant.", repaired, found)
 
 
 def _in_words(found: Sequence[spans.Span], tokens: Sequence[str]) -> str:
