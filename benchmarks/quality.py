@@ -152,8 +152,8 @@ class Table:
         return [r for r in self.runs if (r["row"], r["side"]) == (row, side)]
 
 
-def measure(row: Row, repeat: str, places: dict[str, str]) -> dict[str, Any]:
-    """Train and score once; the run folder is deleted afterwards."""
+def measure(row: Row, repeat: str, places: dict[str, str], keep: bool) -> dict[str, Any]:
+    """Train and score once; the run folder is deleted afterwards, or kept to export it."""
     run = Path(places["work"]) / "runs" / f"{row.name}-{repeat}"
     shutil.rmtree(run, ignore_errors=True)
     words = [w.format(**places, repeat=repeat) for w in row.train.split()]
@@ -171,7 +171,8 @@ def measure(row: Row, repeat: str, places: dict[str, str]) -> dict[str, Any]:
                "--out-of-scope", spec.format(**places), "--out", str(out)])
         apart = json.loads(out.read_text())["out_of_scope"]
         found |= {f"{name}_{key}": apart[key] for key in ("auroc", "recall", "accuracy")}
-    shutil.rmtree(run)
+    if not keep:
+        shutil.rmtree(run)
     return {"scores": found, "device": info["device"], "precision": info["precision"],
             "duration_s": info["duration_s"]}
 
@@ -255,7 +256,7 @@ def _jobs(flags: argparse.Namespace, table: Table, commit: str) -> Iterator[Call
 
             def job(row: Row = row, repeat: str = repeat, command: str = command) -> None:
                 measured = (measure_peer(row, repeat, places, flags.peer) if flags.peer
-                            else measure(row, repeat, places))
+                            else measure(row, repeat, places, flags.keep))
                 table.add({"row": row.name, "repeat": repeat, "side": side, "command": command,
                            "commit": commit, "date": datetime.now(UTC).date().isoformat(),
                            **measured})
@@ -274,6 +275,7 @@ def main() -> None:
     parser.add_argument("--only", help="rows to measure, e.g. sst2,conll2003")
     parser.add_argument("--repeats", type=int, help="seeds or folds of each row (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--keep", action="store_true", help="keep the trained runs in WORK/runs")
     parser.add_argument("--peer", metavar="PYTHON", help="measure the peer, with this interpreter")
     parser.add_argument("--commit", help="the code's commit (default: asked of git)")
     flags = parser.parse_args()
