@@ -20,6 +20,7 @@ class Tolerance:
     agreement: float  # least share of equal decisions
     metric_points: float  # largest drop of the task's metric, in points of 100 ...
     metric_examples: int  # ... or in examples, whichever allows more
+    spare: int = 0  # decisions that may differ beyond the share
 
 
 TOLERANCES = {
@@ -53,12 +54,10 @@ class Verdict:
 
 
 def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arrays,
-            tolerance: Tolerance, scored: bool = True, spare: int = 0) -> Verdict:
+            tolerance: Tolerance, scored: bool = True) -> Verdict:
     """Hold a file's outputs for `records` against the twin's.
 
-    `scored` False leaves the metric out: the records then need no targets. Of a variant that may
-    decide otherwise at all, `spare` decisions may do so beyond its share: on few rows one is a
-    large share.
+    `scored` False leaves the metric out: the records then need no targets.
     """
     names = sorted(actual)
     if fault := _shape_fault(expected, actual):
@@ -79,8 +78,7 @@ def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arr
     differs = np.array([a != b for a, b in zip(before, after, strict=True)]) & (margins >= TIE)
     lost, made = _lost(before, after, differs)
     agreement = 1.0 - lost / max(made, 1)
-    allowed_share = 1.0 - tolerance.agreement
-    if lost > allowed_share * made + (spare if allowed_share else 0) + 1e-9:
+    if lost > (1.0 - tolerance.agreement) * made + tolerance.spare + 1e-9:
         reasons.append(f"{lost:g} of {made:g} decisions differ (agreement {agreement:.3%}; at "
                        f"least {tolerance.agreement:.1%} is needed)")
     scores: tuple[Any, Any] = (None, None)

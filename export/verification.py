@@ -1,5 +1,6 @@
 """Is an artifact still what was published? Hashes of all files, then golden rows on each graph."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def _check(folder: Path, graph: Graph, predictor: Predictor) -> parity.Verdict:
     # Values of int8 files depend on the CPU's kernels, so they are held to the same bounds as at
     # export; the metric is not measured again on so few rows.
     tolerance = parity.TOLERANCES[graph.variant]
-    return parity.compare(predictor.task, records, expected, actual, tolerance, scored=False,
-                          spare=2)
+    if tolerance.agreement < 1:  # of a few golden rows one is a large share
+        tolerance = dataclasses.replace(tolerance, spare=2)
+    return parity.compare(predictor.task, records, expected, actual, tolerance, scored=False)
 
 
 def _check_ids(folder: Path, predictor: Predictor) -> None:

@@ -1,5 +1,6 @@
 """How decisions are counted: equal labels, spans found by one side, ties, few rows."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def flipped(rows: int, wrong: int) -> tuple[list[dict[str, Any]], dict[str, Any]
 def test_a_share_and_a_few_decisions_more_may_differ(rows: int, wrong: int, spare: int,
                                                      ok: bool) -> None:
     task = classify.Task(("no", "yes"), classify.Options())
-    verdict = parity.compare(task, *flipped(rows, wrong), INT8, scored=False, spare=spare)
+    verdict = parity.compare(task, *flipped(rows, wrong), replace(INT8, spare=spare), scored=False)
     assert verdict.ok is ok
     assert verdict.agreement == pytest.approx(1 - wrong / rows)
     assert ok or f"{wrong} of {rows} decisions differ" in verdict.reasons[0]
@@ -34,7 +35,7 @@ def test_a_share_and_a_few_decisions_more_may_differ(rows: int, wrong: int, spar
 
 def test_float32_may_never_decide_otherwise() -> None:
     task = classify.Task(("no", "yes"), classify.Options())
-    verdict = parity.compare(task, *flipped(1000, 1), FLOAT32, scored=False, spare=2)
+    verdict = parity.compare(task, *flipped(1000, 1), FLOAT32, scored=False)
     assert any("decisions differ" in reason for reason in verdict.reasons)
 
 
