@@ -70,6 +70,8 @@ def held_out_intents(data: Path, work: Path) -> None:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        raise SystemExit(f"error: --data lacks {path}. benchmarks/data.md says where it is from.")
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
@@ -279,6 +281,11 @@ def main() -> None:
     parser.add_argument("--peer", metavar="PYTHON", help="measure the peer, with this interpreter")
     parser.add_argument("--commit", help="the code's commit (default: asked of git)")
     flags = parser.parse_args()
+    known = [row.name for row in ROWS]
+    if unknown := [name for name in (flags.only or "").split(",") if name and name not in known]:
+        parser.error(f"--only names {unknown[0]!r}; allowed: {', '.join(known)}.")
+    if flags.peer and not shutil.which(flags.peer):
+        parser.error(f"--peer {flags.peer} is no program. Give the peer's python.")
     commit = flags.commit or subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True,
         check=True).stdout.strip()

@@ -1,6 +1,7 @@
 """The quality table on a folder of our own texts: measured once, resumed, written."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -57,3 +58,18 @@ def test_every_rows_flags_are_known(row: quality.Row, capsys: pytest.CaptureFixt
     assert "nowhere" in capsys.readouterr().err  # no flag is refused, only the folder
     for name in row.metrics:
         assert name.replace("_", "").isalnum()
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--only", "typo"), "--only names 'typo'; allowed: sst2, "),
+    (("--peer", "/nowhere/python"), "--peer /nowhere/python is no program"),
+    (("--only", "phrasebank"), "--data lacks .*sentences_50agree.csv"),
+])
+def test_wrong_flags_are_named(words: tuple[str, ...], message: str, tmp_path: Path,
+                               monkeypatch: pytest.MonkeyPatch,
+                               capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(quality, "RESULTS", tmp_path / "quality.json")
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "--data", str(tmp_path), "--work", str(tmp_path), "--commit", "x", *words)
+    assert re.search(message, f"{stopped.value} {capsys.readouterr().err}")
+    assert not list(tmp_path.iterdir())

@@ -200,8 +200,8 @@ def _evaluate(flags: argparse.Namespace) -> None:
     if outside:
         apart = scores["out_of_scope"] = predictor.out_of_scope(records, outputs, outside)
         text += (f"\nOut of scope, {apart['examples']} texts: AUROC {apart['auroc']:.4f}; below "
-                 f"confidence {apart['threshold']:.4f} are {apart['recall']:.1%} of them, at "
-                 f"{metric} {apart['accuracy']:.4f}")
+                 f"confidence {apart['threshold']:.4f} are {apart['recall']:.1%} of them, and "
+                 f"{apart['accuracy']:.1%} of the texts in scope are answered and right")
     if flags.out is not None:
         flags.out.write_text(json.dumps(scores, indent=2), "utf-8")
         text += f"\nWrote {flags.out}"

@@ -120,9 +120,12 @@ class Predictor:
         """
         task = self.task
         if not isinstance(task, Confident) or not isinstance(task, Judge):
-            raise UserError(f"--out-of-scope needs a task that chooses labels, and {self.folder} "
-                            f"is of another: its answers are {task.METRIC}-scored without a "
-                            "confidence. Leave it out.")
+            raise UserError(f"--out-of-scope is {len(outside)} texts, and the answers of "
+                            f"{self.folder} have no confidence; those of classify and multilabel "
+                            "have one. Leave it out.")
+        if lacking := next((record for record in outside if "text" not in record), None):
+            raise UserError(f"--out-of-scope has records with {', '.join(lacking)} and without "
+                            "text. Name the column, e.g. ?text=COLUMN.")
         from . import metrics
 
         correct = np.array([j.correct for j in task.judge(outputs, records)], bool)

@@ -101,8 +101,13 @@ def test_texts_out_of_scope_are_told_apart_by_command(artifact: Path, tmp_path: 
 
 def test_a_number_has_no_confidence_to_tell_scopes_by(toy_run: Callable[[str], Path]) -> None:
     predictor = Predictor(toy_run("regress"))
-    with pytest.raises(UserError, match="--out-of-scope needs a task that chooses labels"):
+    with pytest.raises(UserError, match="--out-of-scope is 0 texts.*have no confidence"):
         predictor.out_of_scope([], {}, [])
+
+
+def test_texts_out_of_scope_need_a_text(run_folder: Path) -> None:
+    with pytest.raises(UserError, match="records with tokens, tags and without text"):
+        Predictor(run_folder).out_of_scope([], {}, [{"tokens": ["a"], "tags": ["O"]}])
 
 
 def test_abstaining_gives_no_label_and_is_scored() -> None:
