@@ -38,8 +38,8 @@ class Checkpoint:
         """Build the keras.Model with these weights."""
         backbone = build(self.config)
         if self.weights is not None and (new := set_weights(backbone, self.weights)):
-            log.warning("%s has no pooler: %s start from random weights.", self.source,
-                        " and ".join(new))
+            log.warning("%s has no pooler: %s start from random weights. Tasks with --pooling can "
+                        "read the mean of all tokens instead.", self.source, " and ".join(new))
         return backbone
 
     def mark_case(self) -> "Checkpoint":

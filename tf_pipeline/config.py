@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from .errors import UserError
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+Pooling = Literal["pooler", "mean"]
 Settings = TypeVar("Settings")
 
 BACKBONES = {
@@ -31,6 +32,12 @@ def option(default: Any = dataclasses.MISSING, *, help: str,  # noqa: A002
     `off` names a bool's other side, if that is not `--no-FIELD`.
     """
     return dataclasses.field(default=default, metadata={"help": help, "off": off})
+
+
+def pooling_option() -> Any:
+    """Declare what a task that answers for a whole text reads of the encoder."""
+    return option("pooler", help="what the head reads: the pooler's output for [CLS], as BERT "
+                  "has it, or the mean of all tokens")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from tf_pipeline.config import TrainConfig
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 from tf_pipeline.run import Run
+from tf_pipeline.tasks import classify
+from tf_pipeline.text import INPUTS
 from tf_pipeline.training import fit
 
 # What people type and paste, and what they do not mean to.
@@ -42,6 +44,23 @@ def test_every_format_of_every_task_agrees_with_keras(
         assert graph.parity["metric_after"] > 0.9
         assert graph.latency_ms is not None
         assert graph.latency_ms > 0
+
+
+def test_mean_pooling_is_exported_and_leaves_padding_out(opinions_csv: Path,
+                                                         tmp_path: Path) -> None:
+    fit(TrainConfig(task="classify", train=f"csv:{opinions_csv}", out=tmp_path / "run",
+                    backbone="tiny", max_len=96, epochs=4, batch_size=16, learning_rate=5e-3),
+        classify.Options(pooling="mean"))
+    pipeline.build(Run.load(tmp_path / "run"), ConvertOptions(out=tmp_path / "artifact"))
+    graphs = Manifest.load(tmp_path / "artifact").graphs
+    assert len(graphs) == 5
+    assert all(g.parity["ok"] and g.parity["metric_after"] > 0.9 for g in graphs)
+    onnx = Predictor(tmp_path / "artifact")
+    ids = onnx.encode([{"text": "the garden was lovely"}])
+    short, long = (onnx.run(ids.padded([0], length))["logits"] for length in (32, 96))
+    np.testing.assert_allclose(short, long, atol=1e-6)
+    empty = {name: np.zeros((1, 8), np.int32) for name in INPUTS}
+    assert np.isfinite(onnx.run(empty)["logits"]).all()
 
 
 def test_artifact_holds_what_the_contract_names(artifact: Path) -> None:

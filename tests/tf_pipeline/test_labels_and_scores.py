@@ -128,7 +128,8 @@ def test_losses_that_the_options_choose_train(tmp_path: Path) -> None:
     for task, spec, options in (
             ("classify", f"csv:{data}", classify.Options(label_smoothing=0.1, focal_gamma=1.0)),
             ("classify", f"csv:{data}", classify.Options(label_smoothing=0.1)),
-            ("multilabel", f"csv:{both}?score=", multilabel.Options(0.1, 2.0))):
+            ("multilabel", f"csv:{both}?score=",
+             multilabel.Options(label_smoothing=0.1, focal_gamma=2.0))):
         run = fit(TrainConfig(task=task, train=spec, out=tmp_path / f"{task}-{options.focal_gamma}",
                               backbone="tiny", max_len=32, epochs=1), options)
         assert run.info["options"]["label_smoothing"] == 0.1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import decoding
-from ..config import option
+from ..config import Pooling, option, pooling_option
 from ..errors import UserError
 from ..task import Answer, Judgement, Record, Scores, natural, refuse_unknown
 from ..text import Arrays, Encoded, TextEncoder
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Options:
     """Settings of this task alone."""
 
+    pooling: Pooling = pooling_option()
     class_weights: Literal["none", "balanced"] = option(
         "none", help="balanced: rare labels weigh as much in the loss as frequent ones")
     label_smoothing: float = option(0.0, help="share of each target spread over all labels "
@@ -99,7 +100,7 @@ class Task:
         """Give logits (batch, labels)."""
         from .. import heads
 
-        return heads.put_on(backbone, "pooled_output", len(self.labels), "classify")
+        return heads.for_text(backbone, self.options.pooling, len(self.labels), "classify")
 
     def compile_args(self) -> dict[str, Any]:
         """Use cross-entropy on logits, smoothed or focal as the options say."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import decoding
-from ..config import option
+from ..config import Pooling, option, pooling_option
 from ..errors import UserError
 from ..task import Answer, Judgement, Record, Scores, natural, refuse_unknown
 from ..text import Arrays, Encoded, TextEncoder
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Options:
     """Settings of this task alone."""
 
+    pooling: Pooling = pooling_option()
     label_smoothing: float = option(0.0, help="how far targets move from 0 and 1 towards 0.5, "
                                     "e.g. 0.1")
     focal_gamma: float = option(0.0, help="above 0: focal loss (Lin et al. 2017), which looks at "
@@ -87,7 +88,7 @@ class Task:
         """Give logits (batch, labels)."""
         from .. import heads
 
-        return heads.put_on(backbone, "pooled_output", len(self.labels), "multilabel")
+        return heads.for_text(backbone, self.options.pooling, len(self.labels), "multilabel")
 
     def compile_args(self) -> dict[str, Any]:
         """Use binary cross-entropy on logits, smoothed or focal as the options say."""

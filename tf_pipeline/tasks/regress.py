@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..config import Pooling, pooling_option
 from ..errors import UserError
 from ..task import Answer, Record, Scores
 from ..text import Arrays, Encoded, TextEncoder
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """The scale of the training scores; nothing here is set by hand."""
+    """Settings of this task alone, and the scale of the training scores."""
 
+    pooling: Pooling = pooling_option()
     mean: float = 0.0
     spread: float = 1.0  # standard deviation
     folded: bool = False  # whether the last layer gives scores on that scale
@@ -79,7 +81,7 @@ class Task:
         """Give logits (batch, 1)."""
         from .. import heads
 
-        return heads.put_on(backbone, "pooled_output", 1, "regress")
+        return heads.for_text(backbone, self.options.pooling, 1, "regress")
 
     def compile_args(self) -> dict[str, Any]:
         """Use the mean squared error."""

@@ -94,7 +94,7 @@ class Task:
         """Give logits (batch, length, labels)."""
         from .. import heads
 
-        return heads.put_on(backbone, "sequence_output", len(self.labels), "tag")
+        return heads.for_tokens(backbone, len(self.labels), "tag")
 
     def compile_args(self) -> dict[str, Any]:
         """Use cross-entropy over first pieces, each word of a batch weighing the same."""
