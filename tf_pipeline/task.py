@@ -28,7 +28,6 @@ class Task(Protocol):
     """One kind of model, from records to answers."""
 
     FIELDS: ClassVar[tuple[str, ...]]  # what a training record must hold
-    METRIC: ClassVar[str]  # the score that early stopping and the export gate watch
     # Which outputs each exported graph gives; the scale is in the name, decoding never guesses.
     OUTPUTS: ClassVar[dict[str, tuple[str, ...]]]
 
@@ -38,6 +37,10 @@ class Task(Protocol):
 
     labels: tuple[str, ...]
     options: Any
+
+    @property
+    def METRIC(self) -> str:  # noqa: N802
+        """The score that early stopping and the export gate watch; more is better."""
 
     @property
     def unit(self) -> float:
@@ -125,6 +128,14 @@ class Confident(Protocol):
 
     def confidence(self, outputs: Arrays) -> np.ndarray:
         """Say how sure each answer is: a probability, (records,)."""
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """What a task adds whose loss reads another graph than the one that answers."""
+
+    def trainer(self, model: "keras.Model") -> "keras.Model":
+        """Give the model to fit, over the layers of what `build` gave."""
 
 
 @runtime_checkable

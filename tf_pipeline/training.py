@@ -19,7 +19,7 @@ from .errors import UserError
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Record, Task, options_of
+from .task import Record, Task, Trained, options_of
 from .text import Arrays, TextEncoder
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ class _Training:
         optimizer.exclude_from_weight_decay(var_list=[
             v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])
         # A second Model over the same layers: saving `model` then never writes optimizer slots.
-        trainer = keras.Model(model.input, model.output)
+        trainer = (self.task.trainer(model) if isinstance(self.task, Trained)
+                   else keras.Model(model.input, model.output))
         # XLA on a CPU took 1.5 times as long (measured), and on TensorFlow compiles each length.
         trainer.compile(optimizer, jit_compile=keras.backend.backend() == "jax",
                         **self.task.compile_args())
