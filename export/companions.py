@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.run import Run
+from tf_pipeline.task import text_fields
 from tf_pipeline.text import SPECIAL_TOKENS, TextEncoder
 
 from .twin import Twin
@@ -78,7 +79,7 @@ def read_golden(folder: Path, outputs: Iterable[str],
 
 def write_card(folder: Path, manifest: Manifest, run: Run, golden: list[dict[str, Any]]) -> None:
     """Write README.md, the model card: what it is, what each file gives, how to use it."""
-    real = bool(golden) and set(golden[0]) != {"text"}
+    real = bool(golden) and set(golden[0]) != set(text_fields(run.task))
     scores = run.metrics["test"]
     texts = (f"golden.npz holds {len(golden)} real rows of the test data, texts included."
              if real else f"golden.npz holds {len(golden)} generated rows and no real text.")

@@ -22,8 +22,8 @@ from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserEr
 from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
 from tf_pipeline.runner import Runner, run_all
-from tf_pipeline.task import text_of
-from tf_pipeline.text import Arrays, generated_texts
+from tf_pipeline.task import generated_questions, text_fields, text_of
+from tf_pipeline.text import Arrays
 
 from . import companions, formats, gate, parity
 from .options import ConvertOptions
@@ -202,9 +202,11 @@ class _Conversion:
         same, mismatches, parts = [], [], []
         for start in range(0, len(self.records), 32):
             rows = range(start, min(start + 32, len(self.records)))
-            texts = [text_of(self.records[i]) for i in rows]
-            ids, mask = (t.numpy() for t in loaded.tokenize(texts)[:2])
-            parts.append({k: _widen(v, width) for k, v in answer(texts).items() if k != "label"})
+            chosen = [self.records[i] for i in rows]
+            texts = {field: [r[field] if field in r else text_of(r) for r in chosen]
+                     for field in text_fields(self.twin.task)}
+            ids, mask = (t.numpy() for t in loaded.tokenize(*texts.values())[:2])
+            parts.append({k: _widen(v, width) for k, v in answer(**texts).items() if k != "label"})
             for i, row, used in zip(rows, ids, mask.sum(1), strict=True):
                 span = slice(heads.splits[i], heads.splits[i + 1])
                 if np.array_equal(row[:used], heads.ids[span]):
@@ -262,8 +264,7 @@ class _Conversion:
     def _golden_rows(self) -> list[dict[str, Any]]:
         """Choose the rows of golden.npz: the longest, the shortest, and evenly between."""
         if not self.options.golden_text:
-            return [{"text": text} for text in
-                    generated_texts(self.twin.encoder, self.options.golden)]
+            return generated_questions(self.twin.task, self.twin.encoder, self.options.golden)
         order = np.argsort(self.encoded.text_lengths, kind="stable")
         count = min(self.options.golden, len(order))
         places = np.linspace(0, len(order) - 1, count).round().astype(int)

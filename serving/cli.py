@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 import logging
 import signal
 import socket
@@ -71,7 +72,7 @@ def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:
         predictor = Predictor(artifact, options.runtime, options.variant, options.length,
                               options.threads)
         app = create_app(predictor, limits, options.threads)
-        predictor(["warm-up"])  # a runtime's first call allocates and compiles
+        predictor.warm_up()
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning",
                                                access_log=False, timeout_graceful_shutdown=10))
 
@@ -116,12 +117,17 @@ def _cannot_listen(options: ServeOptions, error: OSError) -> UserError:
 
 def _invitation(predictor: "Predictor", listener: socket.socket) -> str:
     """Name the file, the address and a line to paste into a shell."""
+    from tf_pipeline.task import text_fields
+
     from .server import takes_text
 
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     assert predictor.manifest is not None
     model = f"{url}/v1/models/{quote(predictor.manifest.name, safe='')}"
-    what = (f"""{model}:predict -d '{{"instances": ["a text"]}}'""" if takes_text(predictor)
-            else f"""{model}:answer -d '{{"texts": ["a text"]}}'""")
+    example = dict(zip(text_fields(predictor.task), ("a text", "another"), strict=False))
+    texts = [list(example.values())] if len(example) > 1 else ["a text"]
+    verb, body = (("predict", {"instances": [example] if len(example) > 1 else texts})
+                  if takes_text(predictor) else ("answer", {"texts": texts}))
+    what = f"{model}:{verb} -d '{json.dumps(body)}'"
     return f"Serving {predictor.name} at {url} - try: curl {what}"

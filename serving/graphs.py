@@ -26,8 +26,11 @@ class LoadedGraph:
         # A TFLite interpreter and the tokenizer hold state of the call under way.
         self.lock = threading.Lock()
 
-    def answer(self, texts: Sequence[str]) -> tuple[list[Answer], float]:
-        """Answer texts; also give the milliseconds from texts to answers, without the waiting."""
+    def answer(self, texts: Sequence[Sequence[str]]) -> tuple[list[Answer], float]:
+        """Answer questions of one text or two.
+
+        Also gives the milliseconds from texts to answers, without the waiting.
+        """
         with self.lock:
             start = time.perf_counter()
             answers = self.predictor(texts)
@@ -74,7 +77,7 @@ class Graphs:
     def _load(self, graph: Graph) -> LoadedGraph:
         predictor = Predictor(self._folder, graph.runtime, graph.variant, graph.length,
                               self._threads)
-        predictor(["warm-up"])  # a runtime's first call allocates and compiles
+        predictor.warm_up()
         return LoadedGraph(predictor)
 
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
+from tf_pipeline.task import text_fields
 from tf_pipeline.text import INPUTS, Arrays
 
 from . import pages, tf_serving
@@ -59,17 +60,24 @@ class Service:
         return tf_serving.write_predict(named, request.by_row)
 
     def answer(self, document: Json) -> Json:
-        """Decode the answers of {"texts": [...]} or {"text": "..."}, maybe of another "file"."""
-        check_keys(document, ("texts", "text", "file"))
-        given = [key for key in document if key != "file"]
-        if len(given) != 1:
-            raise UserError(f"The request is {show(document)}; expected either 'texts' "
-                            "(an array of strings) or 'text' (a string).")
-        [key] = given
-        value = document[key]
-        texts = (tf_serving.read_texts(value, key) if key == "texts"
-                 else [tf_serving.read_text(value, key)])
-        self._check_texts(texts)
+        """Decode the answers of {"texts": [...]} or {"text": "..."}, maybe of another "file".
+
+        For pairs, `texts` holds arrays of two, and `text_b` stands beside `text`.
+        """
+        fields = text_fields(self.predictor.task)
+        check_keys(document, ("texts", *fields, "file"))
+        given = {key for key in document if key != "file"}
+        if given != {"texts"} and given != set(fields):
+            rows, one = (("an array of strings", "a string") if len(fields) == 1 else
+                         ("an array of arrays of two strings", "strings, both"))
+            raise UserError(f"The request is {show(document)}; expected either 'texts' ({rows}) "
+                            f"or {' and '.join(map(repr, fields))} ({one}).")
+        if "texts" in given:
+            texts = tf_serving.read_texts(document["texts"], "texts", len(fields))
+        else:
+            texts = [[tf_serving.read_text(document[field], field) for field in fields]]
+        for column in zip(*texts, strict=True):
+            self._check_texts(column)
         path = document.get("file", self.graph.path)
         answers, latency_ms = self.graphs.get(path).answer(texts)
         return {"answers": tf_serving.round_floats(answers), "file": path,
@@ -82,6 +90,7 @@ class Service:
                   "agreement": g.parity.get("agreement")}
                  for g in self.graphs.offered.values()]
         return {"files": files, "labels": self.manifest.labels,
+                "fields": text_fields(self.predictor.task),
                 "limits": {"texts": self.limits.max_texts,
                            "characters": self.limits.max_characters}}
 
@@ -140,7 +149,8 @@ def signatures_of(predictor: Predictor) -> dict[str, Signature]:
     rows = {"probabilities": Tensor("DT_FLOAT", (-1, len(manifest.labels))),
             "logits": Tensor("DT_FLOAT", (-1, len(manifest.labels))),
             "label": Tensor("DT_STRING", (-1,))}
-    inputs = {"text": {"text": Tensor("DT_STRING", (-1,), "serving_default_text:0")},
+    inputs = {"text": {field: Tensor("DT_STRING", (-1,), f"serving_default_{field}:0")
+                       for field in text_fields(predictor.task)},
               "tokens": {n: Tensor("DT_INT32", (-1, -1), f"tokens_{n}:0") for n in INPUTS}}
     return {name: Signature(inputs[key], {n: rows.get(n, Tensor("DT_FLOAT", None))
                                           for n in predictor.task.OUTPUTS[key]})

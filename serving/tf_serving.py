@@ -140,9 +140,15 @@ def _columns(value: Any, takes: Mapping[str, Tensor]) -> dict[str, list[Any]]:
     return columns
 
 
-def read_texts(value: Any, where: str) -> list[str]:
-    """Check an array of at least one string."""
-    return _filled(_read(value, 1, "DT_STRING", where), where)
+def read_texts(value: Any, where: str, each: int = 1) -> list[list[str]]:
+    """Check an array of at least one string, or of arrays of `each`; gives the latter."""
+    rows = _filled(_read(value, 1 if each == 1 else 2, "DT_STRING", where), where)
+    if each == 1:
+        return [[text] for text in rows]
+    if wrong := [i for i, row in enumerate(rows) if len(row) != each]:
+        raise UserError(f"{where}[{wrong[0]}] is an array of {len(rows[wrong[0]])}; expected "
+                        f"{each} strings.")
+    return rows
 
 
 def read_text(value: Any, where: str) -> str:

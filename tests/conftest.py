@@ -48,6 +48,18 @@ def shades(count: int, seed: int = 0) -> list[dict[str, str]]:
     return rows
 
 
+def pairs(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Make pairs that fit where a question meets an exclamation; single texts do not tell."""
+    choose = random.Random(seed)
+    rows = []
+    for number in range(count):
+        text, text_b = choose.choice("?."), choose.choice("!;")
+        rows.append({"text": f"{choose.choice(PLACES)} {text} {number}",
+                     "text_b": f"{choose.choice(GOOD + BAD)} {text_b}",
+                     "label": "fits" if text + text_b == "?!" else "does not fit"})
+    return rows
+
+
 def travels(count: int, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     """Make tagged sentences: tokens and BIO tags of people and places."""
     choose = random.Random(seed)
@@ -119,6 +131,7 @@ def toy_run(toys: Path, tmp_path_factory: pytest.TempPathFactory,
     epochs = {"multilabel": 12, "regress": 8}
     both = write_csv(folder / "shades.csv", shades(1000))
     data = {"classify": f"csv:{opinions_csv}",
+            "match": f"csv:{write_csv(folder / 'pairs.csv', pairs(1000))}",
             "multilabel": f"csv:{both}?score=", "regress": f"csv:{both}?labels=",
             "tag": f"conll:{write_conll(folder / 'travels.conll', travels(1000))}"}
 

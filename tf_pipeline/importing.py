@@ -19,8 +19,8 @@ from .errors import UserError
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Record, Task
-from .text import Arrays, generated_texts
+from .task import Record, Task, create, generated_questions
+from .text import Arrays
 
 log = logging.getLogger(__name__)
 _GENERATED = 500
@@ -38,8 +38,8 @@ def import_folder(folder: Path | str, config: ImportConfig) -> Run:
     return _Import(Path(folder), config).write(config.out)
 
 
-def _read_head(folder: Path) -> tuple[str, list[str]]:
-    """Give the task and the labels that config.json names."""
+def _read_head(folder: Path, pairs: bool) -> tuple[str, list[str]]:
+    """Give the task and the labels that config.json names, for texts or for pairs."""
     path = folder / "config.json"
     try:
         keys = json.loads(path.read_text("utf-8"))
@@ -51,8 +51,10 @@ def _read_head(folder: Path) -> tuple[str, list[str]]:
     named = keys.get("id2label") or {}
     found = (keys.get("architectures") or ["no architecture"])[0]
     kinds = {name: plugins.load(tasks, name).Task for name in plugins.names(tasks)}
-    fitting = {kind.PROBLEM_TYPE: name for name, kind in kinds.items()
-               if found == kind.ARCHITECTURE}
+    # Of two tasks with one head, the one that asks for pairs is for those.
+    order = sorted(kinds, key=lambda name: ("text_b" in kinds[name].FIELDS) == pairs)
+    fitting = {kinds[name].PROBLEM_TYPE: name for name in order
+               if found == kinds[name].ARCHITECTURE}
     if not fitting:
         known = sorted({kind.ARCHITECTURE for kind in kinds.values()})
         raise UserError(f"{path} names {found}; imported are {', '.join(known)}. As a backbone "
@@ -106,7 +108,9 @@ class _Import:
 
     def __init__(self, folder: Path, config: ImportConfig):
         self.folder, self.config = folder, config
-        self.name, labels = _read_head(folder)
+        rows = self._read_rows()
+        pairs = bool(rows) and "text_b" in rows[0]
+        self.name, labels = _read_head(folder, pairs)
         self.checkpoint = checkpoints.from_folder(folder, config.cased)
         most = self.checkpoint.config.max_position_embeddings
         if not 3 <= config.max_len <= most:
@@ -114,11 +118,15 @@ class _Import:
                             f"that {folder} has.")
         self.checkpoint.encoder.max_len = config.max_len
         self.task: Task = plugins.load(tasks, self.name).Task.imported(labels)
+        if pairs and hasattr(self.task.options, "pairs"):
+            self.task = create(self.name, labels,
+                               dataclasses.asdict(self.task.options) | {"pairs": True})
+        self.rows = rows or generated_questions(self.task, self.checkpoint.encoder, _GENERATED)
         self.model = _build(self.task, self.checkpoint)
 
     def write(self, out: Path) -> Run:
         """Judge the model as it came, and write the run folder."""
-        rows = self._read_rows()
+        rows = self.rows
         own = any(field not in row for row in rows for field in self.task.FIELDS)
         if own:
             rows = self._own_answers(rows)
@@ -152,12 +160,13 @@ class _Import:
                        self.task.encode(rows, self.checkpoint.encoder))
 
     def _read_rows(self) -> list[Record]:
+        """Read the data; without any, none: generated ones need the tokenizer."""
         data = self.config.data
         if data is None:
             log.warning("No --data: every file will be compared on %d generated texts. A few "
                         "hundred texts of your own say more, e.g. --data csv:test.csv.",
                         _GENERATED)
-            return [{"text": t} for t in generated_texts(self.checkpoint.encoder, _GENERATED)]
+            return []
         rows = list(sources.read(data))
         if lacking := next((r for r in rows if not {"text", "tokens"} & set(r)), None):
             raise UserError(f"--data {data} has records without text, with {', '.join(lacking)}. "

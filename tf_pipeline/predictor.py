@@ -14,7 +14,7 @@ from . import plugins, runtimes
 from .artifact import Graph, Manifest
 from .errors import UserError
 from .runner import Runner, run_all
-from .task import Answer, Confident, Judge, Record, Scores, Task, create
+from .task import Answer, Confident, Judge, Record, Scores, Task, create, question, text_fields
 from .text import Arrays, Encoded, TextEncoder
 
 log = logging.getLogger(__name__)
@@ -94,13 +94,17 @@ class Predictor:
         return run_all(self._runner, encoded, graph.batch if graph and graph.batch else size,
                        graph.length if graph else None)
 
-    def __call__(self, texts: Sequence[str]) -> list[Answer]:
-        """Answer texts, in order."""
+    def __call__(self, texts: Sequence[str | Sequence[str]]) -> list[Answer]:
+        """Answer texts, or pairs of them, in order."""
         if not texts:
             return []
-        records = [{"text": text} for text in texts]
+        records = [question(self.task, text) for text in texts]
         encoded = self.encode(records)
         return self.task.decode(self.outputs(encoded), records, encoded)
+
+    def warm_up(self) -> None:
+        """Answer once: a runtime's first call allocates and compiles."""
+        self([["warm-up"] * len(text_fields(self.task))])
 
     def evaluate(self, records: Sequence[Record]) -> Scores:
         """Score records against their targets."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import plugins, tasks
 from .errors import UserError
-from .text import Arrays, Encoded, TextEncoder
+from .text import Arrays, Encoded, TextEncoder, generated_texts
 
 if TYPE_CHECKING:
     import keras
@@ -106,9 +106,53 @@ class Task(Protocol):
         """Compare outputs with the records' targets; holds METRIC."""
 
 
+PAIR = ("text", "text_b")
+PAIR_MARK = "|||"  # between the two texts of a pair where they stand on one line
+
+
 def text_of(record: Record) -> str:
-    """Give a record's text; tokens count as joined by blanks."""
-    return record["text"] if "text" in record else " ".join(record["tokens"])
+    """Give a record's text on one line: tokens joined by blanks, a pair by its mark."""
+    if "tokens" in record and "text" not in record:
+        return " ".join(record["tokens"])
+    return f" {PAIR_MARK} ".join(record[field] for field in PAIR if field in record)
+
+
+def text_fields(task: Task) -> tuple[str, ...]:
+    """Name the texts that a question to this task holds."""
+    return PAIR if getattr(task.options, "pairs", False) else ("text",)
+
+
+def question(task: Task, asked: str | Sequence[str]) -> Record:
+    """Make a record of a text, or of the two texts of a pair, on one line or apart."""
+    fields = text_fields(task)
+    if isinstance(asked, str):
+        parts = [part.strip() for part in asked.split(PAIR_MARK)] if len(fields) > 1 else [asked]
+    else:
+        parts = list(asked)
+    if len(parts) != len(fields):
+        needed = f"two texts with {PAIR_MARK} between" if len(fields) > 1 else "one text"
+        raise UserError(f"The model takes {needed} and was given {len(parts)}: "
+                        f"{str(asked)[:80]!r}.")
+    return dict(zip(fields, parts, strict=True))
+
+
+def generated_questions(task: Task, encoder: TextEncoder, count: int) -> list[Record]:
+    """Make questions of random words, where no real text is at hand or wanted."""
+    fields = text_fields(task)
+    texts = generated_texts(encoder, count * len(fields))
+    return [dict(zip(fields, texts[i::count], strict=True)) for i in range(count)]
+
+
+def encode_texts(records: Sequence[Record], pairs: bool, encoder: TextEncoder,
+                 max_len: int | None) -> Encoded:
+    """Encode each record's text, or its two texts as one sequence (Devlin et al. 2019)."""
+    columns = []
+    for field in PAIR if pairs else ("text",):
+        if lacking := next((record for record in records if field not in record), None):
+            raise UserError(f"The model takes pairs, and a record has {', '.join(lacking)} but no "
+                            f"{field}. Name the column, e.g. ?{field}=COLUMN.")
+        columns.append([record[field] for record in records])
+    return encoder.encode(columns[0], columns[1] if pairs else None, max_len)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """SavedModel for TF Serving: a text signature (serving_default) and a token signature."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_pipeline.artifact import Graph
 from tf_pipeline.errors import UserError
+from tf_pipeline.task import text_fields
 from tf_pipeline.text import CASE_MARKS, TextEncoder
 
 from ..options import ConvertOptions
@@ -33,7 +34,7 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
     signatures = {"tokens": tokens.get_concrete_function()}
     if "text" in options.signatures:
         # Not a signature: parity and the curious load it to see the ids that the server makes.
-        module.tokenize = text_tokenizer(twin.encoder, twin.run.max_len)
+        module.tokenize = text_tokenizer(twin.encoder, twin.run.max_len, text_fields(twin.task))
         module.serve_text = _text_function(twin, module.tokenize)
         signatures["serving_default"] = module.serve_text.get_concrete_function()
     else:
@@ -52,9 +53,9 @@ def _text_function(twin: Twin, tokenize: Any) -> Any:
     run = twin.function(tensors)
     labels = tf.constant(twin.task.labels)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
-    def serve(text: Any) -> dict[str, Any]:
-        ids, mask, types = tokenize(text)
+    @tf.function(input_signature=_strings(text_fields(twin.task)))
+    def serve(*texts: Any) -> dict[str, Any]:
+        ids, mask, types = tokenize(*texts)
         outputs = run(ids, mask, types)
         for name, values in outputs.items():
             if values.shape.rank == 3:  # what a model gives for padding means nothing
@@ -66,8 +67,16 @@ def _text_function(twin: Twin, tokenize: Any) -> Any:
     return serve
 
 
-def text_tokenizer(encoder: TextEncoder, max_len: int) -> Any:
+def _strings(fields: Sequence[str]) -> list[Any]:
+    import tensorflow as tf
+
+    return [tf.TensorSpec([None], tf.string, name=field) for field in fields]
+
+
+def text_tokenizer(encoder: TextEncoder, max_len: int, fields: Sequence[str] = ("text",)) -> Any:
     """Build a tf.function: strings (batch) -> input_ids, attention_mask, token_type_ids.
+
+    It takes one argument for each of `fields`, a text or the two texts of a pair.
 
     BERT's own normalizer, step by step in the order of Hugging Face `tokenizers`, then tf-text's
     WordPiece. (tf-text's FastBertTokenizer does both in one, but maps more: `…` becomes `...`.)
@@ -84,17 +93,37 @@ def text_tokenizer(encoder: TextEncoder, max_len: int) -> Any:
                                                token_out_type=tf.int32, unknown_token="[UNK]")
     steps = encoder.lower_case, encoder.strip_accents, encoder.marks_case
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
-    def tokenize(text: Any) -> tuple[Any, Any, Any]:
-        pieces = wordpiece.tokenize(normalize(text, *steps))[:, :max_len - 2]
-        start = tf.fill([tf.shape(text)[0], 1], ids["[CLS]"])
-        end = tf.fill([tf.shape(text)[0], 1], ids["[SEP]"])
-        rows = tf.concat([start, pieces, end], 1)
+    @tf.function(input_signature=_strings(fields))
+    def tokenize(*texts: Any) -> tuple[Any, Any, Any]:
+        parts = [wordpiece.tokenize(normalize(text, *steps)) for text in texts]
+        parts = _cut(parts, max_len - 1 - len(parts))
+        start = tf.fill([tf.shape(texts[0])[0], 1], ids["[CLS]"])
+        end = tf.fill([tf.shape(texts[0])[0], 1], ids["[SEP]"])
+        rows = tf.concat([start, *(piece for part in parts for piece in (part, end))], 1)
         input_ids = rows.to_tensor(encoder.pad_id)
         mask = tf.sequence_mask(rows.row_lengths(), tf.shape(input_ids)[1], tf.int32)
-        return input_ids, mask, tf.zeros_like(input_ids)
+        first = tf.sequence_mask(parts[0].row_lengths() + 2, tf.shape(input_ids)[1], tf.int32)
+        return input_ids, mask, mask * (1 - first)
 
     return tokenize
+
+
+def _cut(parts: list[Any], room: int) -> list[Any]:
+    """Shorten a text, or the longer text of a pair, as `tokenizers` does (longest first)."""
+    import tensorflow as tf
+
+    if len(parts) == 1:
+        return [parts[0][:, :room]]
+    lengths = [part.row_lengths() for part in parts]
+    shorter = tf.minimum(*lengths)
+    longer = tf.maximum(shorter, room - shorter)
+    both = shorter + longer > room  # then each gets a half, and the longer one what is over
+    half = tf.constant(room // 2, tf.int64)
+    shorter, longer = tf.where(both, half, shorter), tf.where(both, room - half, longer)
+    first_longer = lengths[0] > lengths[1]
+    limits = tf.where(first_longer, longer, shorter), tf.where(first_longer, shorter, longer)
+    return [tf.ragged.boolean_mask(part, tf.ragged.range(length) < limit[:, None])
+            for part, length, limit in zip(parts, lengths, limits, strict=True)]
 
 
 def normalize(text: Any, lower: bool, strip_accents: bool, marks_case: bool = False) -> Any:

@@ -9,6 +9,9 @@ const COLOURS = 6; // .span-0 to .span-5 in page.css
 const EXAMPLE = "What a wonderful evening.\nIt was dull and far too long.\n" +
   "Good food, but we waited an hour for it.";
 
+const PAIR_EXAMPLE = "How do I reset my PIN? ||| I forgot my PIN.\n" +
+  "Where is my card? ||| Can I pay in euros?";
+
 const at = (id) => document.getElementById(id);
 const texts = at("texts"), file = at("file"), answers = at("answers");
 
@@ -24,7 +27,9 @@ function make(tag, className, text = "") {
   return element;
 }
 
+const PAIR_MARK = "|||"; // between two texts that are asked about together
 const lines = () => texts.value.split(/\r?\n/).filter((line) => line.trim());
+const pairs = () => model.fields.length > 1;
 const route = () => `v1/models/${encodeURIComponent(model.model)}`;
 const NO_BREAK = "\u00a0"; // a number and its unit stay on one line
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
@@ -53,7 +58,8 @@ function showError(error) {
 // ---- the question
 
 function body(asked) {
-  const question = { texts: asked };
+  const parts = (line) => line.split(PAIR_MARK).map((text) => text.trim());
+  const question = { texts: pairs() ? asked.map(parts) : asked };
   if (file.value && file.value !== model.file) question.file = file.value;
   return JSON.stringify(question);
 }
@@ -210,7 +216,8 @@ function showLatency(count, answer, wholeMs) {
 // ---- the shell
 
 function showCurl() {
-  const asked = lines().length ? lines() : ["a text"]; // so that the line works as it stands
+  // Where nothing is typed the line still works as it stands.
+  const asked = lines().length ? lines() : [pairs() ? `a text ${PAIR_MARK} another` : "a text"];
   const url = new URL(`${route()}:answer`, document.baseURI).href;
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`; // for sh, bash and zsh
   at("curl").textContent = `curl ${quoted(url)} -d ${quoted(body(asked))}`;
@@ -262,6 +269,7 @@ async function open() {
   at("about").textContent = `${model.task} · version ${model.version} · ` +
     plural(model.labels.length, "label");
   at("drift").hidden = !model.drift;
+  if (pairs()) texts.placeholder = `Two texts a line, with ${PAIR_MARK} between`;
   file.replaceChildren(...model.files.map(({ path }) => new Option(path, path)));
   file.value = model.file;
   showFile();
@@ -272,7 +280,10 @@ texts.addEventListener("input", askSoon);
 file.addEventListener("change", () => { showFile(); ask({ now: true }); });
 at("copy").addEventListener("click", copyCurl);
 at("clear").addEventListener("click", () => { texts.value = ""; texts.focus(); ask(); });
-at("example").addEventListener("click", () => { texts.value = EXAMPLE; texts.focus(); ask(); });
+at("example").addEventListener("click", () => {
+  texts.value = model && pairs() ? PAIR_EXAMPLE : EXAMPLE;
+  texts.focus(); ask();
+});
 at("question").addEventListener("submit", (event) => {
   event.preventDefault();
   model ? ask({ now: true }) : open();

@@ -125,7 +125,7 @@ def test_text_signature_answers_strings(artifact: Path, run_folder: Path) -> Non
 
     answer = saved_model.text_runner(saved_model.open_folder(artifact / "saved_model/1"))
     texts = [t for t in TEXTS if "[MASK]" not in t]  # only there the ids differ, as documented
-    outputs = answer(texts)
+    outputs = answer(text=texts)
     expected = Predictor(run_folder)(texts)
     labels = [label.decode() for label in outputs["label"]]
     assert labels == [a["label"] for a in expected]

@@ -31,7 +31,7 @@ def expected(artifact):
     from tf_pipeline.runtimes.saved_model import open_folder, text_runner
 
     path = next(g.path for g in Manifest.load(artifact).graphs if g.runtime == "saved_model")
-    return text_runner(open_folder(artifact / path))(TEXTS)
+    return text_runner(open_folder(artifact / path))(text=TEXTS)
 
 
 def refused(answer, status: int, message: str) -> None:

@@ -67,7 +67,8 @@ def test_the_server_answers_spans_and_raw_logits(artifact: Path) -> None:
     rows = client.post("/v1/models/tag:predict", json={"instances": [TEXT, "Zoe left"]}).json()
     from tf_pipeline.runtimes.saved_model import open_folder, text_runner
 
-    served = text_runner(open_folder(artifact / "saved_model/1"))([TEXT, "Zoe left"])["logits"]
+    served = text_runner(open_folder(artifact / "saved_model/1"))(
+        text=[TEXT, "Zoe left"])["logits"]
     np.testing.assert_allclose(rows["predictions"], served, atol=1e-4)
 
 

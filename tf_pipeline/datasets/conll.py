@@ -1,17 +1,23 @@
 """Tagged tokens, one a line, a blank line after each sentence: `conll:folder?columns=0,3`.
 
-A folder holds files such as train.txt, dev.conll, eng.testa or weibo.test.
+A folder holds files such as train.txt, dev.conll, eng.testa or weibo.test. With `unit=document`
+sentences up to the next -DOCSTART- line are one record, so that each is read with its neighbours.
 """
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
+from .. import spans
 from ..errors import UserError
 from ..sources import Record, Split
 from . import _files
 
 SCHEMES: dict[str, dict[str, str]] = {"conll": {}}
-OPTIONS = {"columns": "token and tag column from 0, e.g. 0,3; default: first and last"}
+OPTIONS = {"columns": "token and tag column from 0, e.g. 0,3; default: first and last",
+           "unit": "sentence, or document for all sentences up to the next -DOCSTART- line; "
+                   "default: sentence"}
+DOCUMENT = "-DOCSTART-"
 EXTENSIONS = ("", ".txt", ".conll", ".bio", ".tsv")
 
 # Not str.split(): U+3000, the ideographic space, is a token of its own in Chinese files.
@@ -20,19 +26,43 @@ SEPARATOR = re.compile(r"[ \t]+")
 
 
 def read(location: str, options: dict[str, str]) -> Iterator[Record]:
-    """Yield {"tokens", "tags"} for each sentence; of a folder, its train file."""
-    token_column, tag_column = _columns(options.get("columns", "0,-1"))
+    """Yield {"tokens", "tags"} for each sentence or document; of a folder, its train file."""
+    unit = options.get("unit", "sentence")
+    if unit not in ("sentence", "document"):
+        raise UserError(f"Option unit is {unit!r}; allowed: sentence, document.")
     path = _files.split_files(location, EXTENSIONS)["train"]
+    sentences = _sentences(path, options)
+    if unit == "sentence":
+        yield from (record for record, _ in sentences)
+        return
+    whole: Record = {}
+    for record, opens in sentences:
+        if opens and whole:
+            yield whole
+        if opens or not whole:
+            whole = {"tokens": [], "tags": []}
+        # In IOB1 a span that ends a sentence would run on into one that opens the next.
+        whole["tokens"] += record["tokens"]
+        whole["tags"] += spans.to_bio(record["tags"])[0]
+    yield whole
+
+
+def _sentences(path: Path, options: dict[str, str]) -> Iterator[tuple[Record, bool]]:
+    """Yield each sentence, and whether it opens a document."""
+    token_column, tag_column = _columns(options.get("columns", "0,-1"))
     tokens: list[str] = []
     tags: list[str] = []
     width = sentences = 0
+    opens = False
     for row, line in enumerate(_files.text_lines(path), 1):
         stripped = line.strip(BLANKS)
-        if not stripped or stripped.startswith("-DOCSTART-"):
+        if not stripped or stripped.startswith(DOCUMENT):
             if tokens:
-                yield {"tokens": tokens, "tags": tags}
+                yield {"tokens": tokens, "tags": tags}, opens
                 sentences += 1
+                opens = False
             tokens, tags = [], []
+            opens = opens or stripped.startswith(DOCUMENT)
             continue
         # Only the right end is stripped: a leading separator means that the token is missing.
         line = line.rstrip(BLANKS)
@@ -46,7 +76,7 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
         tokens.append(columns[token_column])
         tags.append(columns[tag_column])
     if tokens:
-        yield {"tokens": tokens, "tags": tags}
+        yield {"tokens": tokens, "tags": tags}, opens
     elif not sentences:
         raise UserError(f"{path} has no sentence in it. A row is a token, a blank and its tag.")
 

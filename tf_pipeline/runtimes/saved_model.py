@@ -38,13 +38,14 @@ def tokens_runner(loaded: Any) -> Runner:
     return run
 
 
-def text_runner(loaded: Any) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
-    """Give the `serving_default` signature of a loaded SavedModel: strings in."""
+def text_runner(loaded: Any) -> Callable[..., dict[str, np.ndarray]]:
+    """Give the `serving_default` signature of a loaded SavedModel: strings in, by name."""
     function = loaded.signatures["serving_default"]
 
-    def run(texts: Sequence[str]) -> dict[str, np.ndarray]:
+    def run(**texts: Sequence[str]) -> dict[str, np.ndarray]:
         import tensorflow as tf
 
-        return {k: v.numpy() for k, v in function(text=tf.constant(list(texts))).items()}
+        given = {name: tf.constant(list(column)) for name, column in texts.items()}
+        return {k: v.numpy() for k, v in function(**given).items()}
 
     return run

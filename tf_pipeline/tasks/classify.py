@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from .. import decoding
 from ..config import Pooling, option, pooling_option
 from ..errors import UserError
-from ..task import Answer, Judgement, Record, Scores, natural, refuse_unknown
+from ..task import Answer, Judgement, Record, Scores, encode_texts, natural, refuse_unknown, text_of
 from ..text import Arrays, Encoded, TextEncoder
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Options:
                                 "the examples that are still wrong, e.g. 2")
     abstain_below: float = option(0.0, help="give no label where the best one's probability is "
                                   "lower; `evaluate` shows what each choice would cost")
+    pairs: bool = False  # whether each record has two texts; learned
     temperature: float = 1.0  # chosen after training and folded into the last layer
 
     def __post_init__(self) -> None:
@@ -45,7 +46,7 @@ class Options:
 class Task:
     """Single-label classification with transformers' head: pooled output, dropout, dense."""
 
-    FIELDS = ("text", "label")
+    FIELDS: ClassVar[tuple[str, ...]] = ("text", "label")
     METRIC = "accuracy"
     ARCHITECTURE = "BertForSequenceClassification"
     PROBLEM_TYPE = "single_label_classification"
@@ -70,7 +71,7 @@ class Task:
         if len(labels) < 2:
             raise UserError(f"All {len(records)} training records have the label {labels[0]!r}; "
                             "a classifier needs at least two. Check the label column.")
-        return cls(labels, options)
+        return cls(labels, replace(options, pairs="text_b" in records[0]))
 
     @classmethod
     def imported(cls, labels: Sequence[str]) -> "Task":
@@ -79,8 +80,8 @@ class Task:
 
     def encode(self, records: Sequence[Record], encoder: TextEncoder,
                max_len: int | None = None) -> Encoded:
-        """Encode the texts."""
-        return encoder.encode([record["text"] for record in records], max_len=max_len)
+        """Encode the texts, or pairs of them where training had such."""
+        return encode_texts(records, self.options.pairs, encoder, max_len)
 
     def targets(self, records: Sequence[Record]) -> Arrays:
         """Give label numbers: int32 (records,)."""
@@ -162,7 +163,7 @@ class Task:
                  encoded: Encoded) -> list[Record]:
         """Add the likeliest label."""
         numbers = decoding.class_probabilities(outputs).argmax(-1)
-        return [{"text": record["text"], "label": self.labels[number]}
+        return [{**record, "label": self.labels[number]}
                 for record, number in zip(records, numbers, strict=True)]
 
     def confidence(self, outputs: Arrays) -> np.ndarray:
@@ -194,6 +195,6 @@ class Task:
         """Lay the likeliest label beside the right one."""
         values = decoding.class_probabilities(outputs)
         chosen = values.argmax(-1)
-        return [Judgement(record["text"], record["label"], self.labels[best], float(row[best]),
+        return [Judgement(text_of(record), record["label"], self.labels[best], float(row[best]),
                           self.labels[best] == record["label"])
                 for record, row, best in zip(records, values, chosen, strict=True)]

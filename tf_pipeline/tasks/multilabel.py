@@ -9,7 +9,7 @@ import numpy as np
 from .. import decoding
 from ..config import Pooling, option, pooling_option
 from ..errors import UserError
-from ..task import Answer, Judgement, Record, Scores, natural, refuse_unknown
+from ..task import Answer, Judgement, Record, Scores, encode_texts, natural, refuse_unknown, text_of
 from ..text import Arrays, Encoded, TextEncoder
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Options:
                                     "e.g. 0.1")
     focal_gamma: float = option(0.0, help="above 0: focal loss (Lin et al. 2017), which looks at "
                                 "the answers that are still wrong, e.g. 2")
+    pairs: bool = False  # whether each record has two texts; learned
     temperature: float = 1.0  # chosen after training and folded into the last layer
     thresholds: tuple[float, ...] = ()  # one a label, chosen after training; empty before
 
@@ -60,7 +61,7 @@ class Task:
         if len(labels) < 2:
             raise UserError(f"The {len(records)} training records have {len(labels)} label(s), "
                             f"{labels}; needed are at least two. Check the labels column.")
-        return cls(labels, options)
+        return cls(labels, replace(options, pairs="text_b" in records[0]))
 
     @classmethod
     def imported(cls, labels: Sequence[str]) -> "Task":
@@ -69,8 +70,8 @@ class Task:
 
     def encode(self, records: Sequence[Record], encoder: TextEncoder,
                max_len: int | None = None) -> Encoded:
-        """Encode the texts."""
-        return encoder.encode([record["text"] for record in records], max_len=max_len)
+        """Encode the texts, or pairs of them where training had such."""
+        return encode_texts(records, self.options.pairs, encoder, max_len)
 
     def targets(self, records: Sequence[Record]) -> Arrays:
         """Give 1 for each label that applies: float32 (records, labels)."""
@@ -136,7 +137,7 @@ class Task:
     def answered(self, records: Sequence[Record], outputs: Arrays,
                  encoded: Encoded) -> list[Record]:
         """Add the labels over their thresholds."""
-        return [{"text": record["text"], "labels": answer["labels"]} for record, answer in
+        return [{**record, "labels": answer["labels"]} for record, answer in
                 zip(records, self.decode(outputs, records, encoded), strict=True)]
 
     def confidence(self, outputs: Arrays) -> np.ndarray:
@@ -168,7 +169,7 @@ class Task:
         values, limits = decoding.label_probabilities(outputs), self._limits()
         right, given = self.targets(records)["logits"] > 0, values >= limits
         sure = np.where(given, values, 1 - values).min(-1)
-        return [Judgement(record["text"], self._names(true), self._names(row), float(score),
+        return [Judgement(text_of(record), self._names(true), self._names(row), float(score),
                           bool((true == row).all()))
                 for record, true, row, score in zip(records, right, given, sure, strict=True)]
 

@@ -1,4 +1,4 @@
-"""One text in, one number out: stars, similarity, urgency. Records: `text`, `score`."""
+"""One text or pair in, one number out: stars, urgency, similarity. Records: `text`, `score`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config import Pooling, pooling_option
 from ..errors import UserError
-from ..task import Answer, Record, Scores
+from ..task import Answer, Record, Scores, encode_texts
 from ..text import Arrays, Encoded, TextEncoder
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class Options:
     """Settings of this task alone, and the scale of the training scores."""
 
     pooling: Pooling = pooling_option()
+    pairs: bool = False  # whether each record has two texts; learned, as is the scale
     mean: float = 0.0
     spread: float = 1.0  # standard deviation
     folded: bool = False  # whether the last layer gives scores on that scale
@@ -56,7 +57,8 @@ class Task:
             raise UserError(f"All {len(records)} training records have the score {scores[0]}; "
                             "there is nothing to learn. Check the score column.")
         return cls(("score",), replace(options, mean=float(scores.mean()),
-                                       spread=float(scores.std())))
+                                       spread=float(scores.std()),
+                                       pairs="text_b" in records[0]))
 
     @classmethod
     def imported(cls, labels: Sequence[str]) -> "Task":
@@ -65,8 +67,8 @@ class Task:
 
     def encode(self, records: Sequence[Record], encoder: TextEncoder,
                max_len: int | None = None) -> Encoded:
-        """Encode the texts."""
-        return encoder.encode([record["text"] for record in records], max_len=max_len)
+        """Encode the texts, or pairs of them where training had such."""
+        return encode_texts(records, self.options.pairs, encoder, max_len)
 
     def targets(self, records: Sequence[Record]) -> Arrays:
         """Give scores of mean 0 and spread 1: float32 (records, 1)."""
@@ -111,7 +113,7 @@ class Task:
     def answered(self, records: Sequence[Record], outputs: Arrays,
                  encoded: Encoded) -> list[Record]:
         """Add the score."""
-        return [{"text": record["text"], "score": float(score)}
+        return [{**record, "score": float(score)}
                 for record, score in zip(records, self._scores(outputs), strict=True)]
 
     def decisions(self, outputs: Arrays) -> tuple[list[set[Any]], np.ndarray]:
