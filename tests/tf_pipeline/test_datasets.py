@@ -200,6 +200,19 @@ def test_conll_sentences(tmp_path):
     assert next(sources.read(f"conll:{path}?columns=0,1"))["tags"] == ["NNP", "VBZ"]
 
 
+def test_conll_documents(tmp_path):
+    path = write(tmp_path / "a.txt", "-DOCSTART- O\n\nEU I-ORG\n\nBonn I-ORG\nis O\n\n"
+                 "-DOCSTART- O\n\n-DOCSTART- O\n\nPeter I-PER\n")
+    assert list(sources.read(f"conll:{path}?unit=document")) == [
+        {"tokens": ["EU", "Bonn", "is"], "tags": ["B-ORG", "B-ORG", "O"]},
+        {"tokens": ["Peter"], "tags": ["B-PER"]}]
+    with pytest.raises(UserError, match="Option unit is 'page'; allowed: sentence, document"):
+        list(sources.read(f"conll:{path}?unit=page"))
+    empty = write(tmp_path / "b.txt", "-DOCSTART- O\n\n")
+    with pytest.raises(UserError, match="no sentence in it"):
+        list(sources.read(f"conll:{empty}?unit=document"))
+
+
 @pytest.mark.parametrize("names", [("eng.train", "eng.testa", "eng.testb"),
                                    ("train.txt", "dev.txt", "test.txt"),
                                    ("weibo.train", "weibo.dev", "weibo.test"),

@@ -154,12 +154,14 @@ def test_an_imported_model_is_of_pairs_where_its_data_is(tmp_path: Path) -> None
     data = write_csv(tmp_path / "pairs.csv", [
         {k: v for k, v in row.items() if k != "label"} for row in pairs(40)])
     folder = ROOT / "tests/data/transformers_classify"
-    run = import_folder(folder, ImportConfig(out=tmp_path / "run", data=f"csv:{data}"))
+    run = import_folder(folder, ImportConfig(out=tmp_path / "run", max_len=32,
+                                              data=f"csv:{data}"))
     assert run.info["task"] == "match"
     assert run.task.options.pairs
     assert set(run.evaluation()[0]) == {"text", "text_b", "label"}
     scored = ROOT / "tests/data/transformers_regress"
-    run = import_folder(scored, ImportConfig(out=tmp_path / "scored", data=f"csv:{data}"))
+    run = import_folder(scored, ImportConfig(out=tmp_path / "scored", max_len=32,
+                                              data=f"csv:{data}"))
     assert run.info["task"] == "regress"
     assert run.task.options.pairs
 
