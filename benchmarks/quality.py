@@ -87,7 +87,8 @@ def _write(path: Path, rows: list[dict[str, str]]) -> None:
 ROWS = (
     Row("sst2", "SST-2, dev", "--task classify --train tsv:{data}/sst2/train.tsv?text=sentence "
         "--test tsv:{data}/sst2/dev.tsv?text=sentence --max-len 64 --epochs 2 "
-        "--learning-rate 1e-4 --pooling mean --precision mixed_bfloat16", {"accuracy": "accuracy"}, "the peer's best", ".935 (BERT-base)",
+        "--learning-rate 1e-4 --pooling mean --precision mixed_bfloat16",
+        {"accuracy": "accuracy"}, "the peer's best", ".935 (BERT-base)",
         peer="--task classify --train {data}/sst2/train.tsv --test {data}/sst2/dev.tsv "
              "--max-len 64 --epochs 2 --learning-rate 1e-4"),
     Row("banking77", "Banking77, test", "--task classify --train csv:{data}/banking77/train.csv "
