@@ -19,7 +19,7 @@ from .errors import UserError
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Record, Task
+from .task import Imported, Record, Task
 from .text import Arrays, generated_texts
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def _read_head(folder: Path) -> tuple[str, list[str]]:
     named = keys.get("id2label") or {}
     found = (keys.get("architectures") or ["no architecture"])[0]
     kinds = {name: plugins.load(tasks, name).Task for name in plugins.names(tasks)}
+    kinds = {name: kind for name, kind in kinds.items() if issubclass(kind, Imported)}
     fitting = {kind.PROBLEM_TYPE: name for name, kind in kinds.items()
                if found == kind.ARCHITECTURE}
     if not fitting:
@@ -145,6 +146,7 @@ class _Import:
     def _own_answers(self, rows: list[Record]) -> list[Record]:
         encoded = self.task.encode(rows, self.checkpoint.encoder)
         outputs = run_all(keras_runtime.wrap(self.model), encoded)
+        assert isinstance(self.task, Imported)
         return self.task.answered(rows, outputs, encoded)
 
     def _outputs(self, rows: list[Record]) -> Arrays:

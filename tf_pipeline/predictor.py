@@ -94,11 +94,11 @@ class Predictor:
         return run_all(self._runner, encoded, graph.batch if graph and graph.batch else size,
                        graph.length if graph else None)
 
-    def __call__(self, texts: Sequence[str]) -> list[Answer]:
-        """Answer texts, in order."""
+    def __call__(self, texts: Sequence[str | Record]) -> list[Answer]:
+        """Answer texts, or records such as pairs, in order."""
         if not texts:
             return []
-        records = [{"text": text} for text in texts]
+        records = [{"text": text} if isinstance(text, str) else text for text in texts]
         encoded = self.encode(records)
         return self.task.decode(self.outputs(encoded), records, encoded)
 
