@@ -47,7 +47,7 @@ class Verdict:
     differences: dict[str, float] = field(default_factory=dict)  # largest, in the task's unit
     cosines: dict[str, float] = field(default_factory=dict)  # mean, to the twin's vectors
     agreement: float | None = None
-    ties: int = 0  # rows that decide otherwise where either side is right
+    ties: int = 0  # decisions that differ where either side is right
     metric: str | None = None
     metric_before: float | None = None
     metric_after: float | None = None
@@ -98,7 +98,7 @@ def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arr
     scores: tuple[Any, Any] = (None, None)
     if scored and finite.all():
         scores = _metric(task, expected, records), _metric(task, actual, records)
-        ties = int((margins < TIE).sum())
+        ties = int((margins.reshape(len(records), -1) < TIE).any(1).sum())
         allowed = max(tolerance.metric_points / 100,
                       (tolerance.metric_examples + ties) / len(records))
         # Correlations follow the last bits of the values; one example fewer is never so little.
@@ -107,7 +107,7 @@ def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arr
                            f"of {allowed:.4f} is allowed")
     # A row that decides otherwise is worse than any that does not.
     badness = np.max([np.nan_to_num(r, nan=np.inf) for r in per_row.values()], axis=0)
-    worst = int(np.argmax(badness + 1e9 * differs))
+    worst = int(np.argmax(badness + 1e9 * differs.reshape(len(records), -1).any(1)))
     return Verdict(len(records), tuple(reasons), differences, cosines, agreement,
                    int((other & ~differs).sum()),
                    task.METRIC if scored else None, *scores,

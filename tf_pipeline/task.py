@@ -91,7 +91,8 @@ class Task(Protocol):
     def decisions(self, outputs: Arrays) -> tuple[list[set[Any]], np.ndarray]:
         """Give what parity compares: each record's labels or spans, and by how much they were made.
 
-        The margin is in probability; below 1e-4 it is a tie, and either side is right.
+        The margin is in probability; below 1e-4 it is a tie, and either side is right. Records of
+        several texts may give as many, one after the other.
         """
 
     def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:

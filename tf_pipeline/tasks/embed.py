@@ -183,11 +183,10 @@ class Task:
         return answers
 
     def decisions(self, outputs: Arrays) -> tuple[list[set[Any]], np.ndarray]:
-        """Give each text's nearest other text; by the smallest lead over the next one, in cosine."""
+        """Give each text's nearest other text; by the lead over the next one, in cosine."""
         values = outputs[_NAME]
         nearest, margins = ranking.neighbours(values.reshape(-1, values.shape[-1]))
-        return ([set(enumerate(row)) for row in nearest.reshape(len(values), -1).tolist()],
-                margins.reshape(len(values), -1).min(-1))
+        return [{number} for number in nearest.tolist()], margins
 
     def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:
         """Give correlations for graded pairs; else search all second texts for each first one."""
