@@ -210,10 +210,10 @@ class _Training:
         best_epoch = validation.best["epoch"] if validation.best else 0
         test, outputs = self.parts.test, self.outputs(model, self.parts.test)
         kept = run.choose_evaluation(self.parts.validation, test)
-        scores = {"history": validation.history, "best_epoch": best_epoch,
-                  "calibration": calibration,
-                  "validation": self.score(model, self.parts.validation),
-                  "test": self.task.score(outputs, test)}
+        scores: dict[str, Any] = {
+            "history": validation.history, "best_epoch": best_epoch, "calibration": calibration,
+            "validation": self.score(model, self.parts.validation),
+            "test": self.task.score(outputs, test)}
         whole = len(kept["test"]) == len(test)
         scores["kept"] = scores["test"] if whole else self.score(model, kept["test"])
         run.save_weights(model, self.out / "model.weights.h5")

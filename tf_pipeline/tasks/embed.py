@@ -212,7 +212,7 @@ class Task:
             return np.full(len(values), np.logaddexp.reduce(excess / self.options.temperature,
                                                             initial=0.0))
         first, second = targets[:, :1], targets[:, 1:2]
-        known = (second.T == second) | (second.T == first) | (first.T == first)
+        known = (second == second.T) | (first == second.T) | (first == first.T)
         cosines = values[:, 0] @ values[:, 1].T / self.options.temperature
         cosines[known & ~np.eye(len(values), dtype=bool)] = -np.inf
         return -np.diag(decoding.log_softmax(cosines))
@@ -224,8 +224,8 @@ def _fields(records: Sequence[Record]) -> tuple[str, ...]:
              for record in records]
     for number, form in enumerate(forms):
         if form != forms[0]:
-            raise UserError(f"records of two forms: the first has {', '.join(forms[0])}, and record "
-                            f"{number + 1} {', '.join(form)}. Give all the same texts.")
+            raise UserError(f"records of two forms: the first has {', '.join(forms[0])}, and "
+                            f"record {number + 1} {', '.join(form)}. Give all the same texts.")
     return forms[0] if forms else ()
 
 
