@@ -15,7 +15,8 @@ from tf_pipeline.text import SPECIAL_TOKENS, TextEncoder
 from .twin import Twin
 
 _PIPELINES = {"BertForSequenceClassification": "text-classification",  # names of the hub
-              "BertForTokenClassification": "token-classification"}
+              "BertForTokenClassification": "token-classification",
+              "BertModel": "sentence-similarity"}
 
 
 def write_tokenizer(folder: Path, encoder: TextEncoder) -> None:
@@ -37,9 +38,10 @@ def write_tokenizer(folder: Path, encoder: TextEncoder) -> None:
 def write_config(folder: Path, run: Run) -> None:
     """Write config.json as transformers, optimum and transformers.js read it, and labels.txt."""
     keys = json.loads(run.config.to_json())
-    keys |= {"architectures": [run.task.ARCHITECTURE],
-             "id2label": {str(i): label for i, label in enumerate(run.task.labels)},
-             "label2id": {label: i for i, label in enumerate(run.task.labels)}}
+    keys["architectures"] = [run.task.ARCHITECTURE]
+    if run.task.labels:
+        keys |= {"id2label": {str(i): label for i, label in enumerate(run.task.labels)},
+                 "label2id": {label: i for i, label in enumerate(run.task.labels)}}
     if run.task.PROBLEM_TYPE:
         keys["problem_type"] = run.task.PROBLEM_TYPE
     # Ours: what decoding needs beyond the labels, for clients that read only this file.
@@ -49,6 +51,24 @@ def write_config(folder: Path, run: Run) -> None:
         keys["decoding"] = decoding
     (folder / "config.json").write_text(json.dumps(keys, indent=2, ensure_ascii=False), "utf-8")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in run.task.labels), "utf-8")
+
+
+def write_modules(folder: Path, run: Run) -> None:
+    """Write what sentence-transformers reads: tokens, their mean, length 1, as the graph has it."""
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    files: dict[str, Any] = {
+        "modules.json": [{"idx": i, "name": str(i), "path": path,
+                          "type": f"sentence_transformers.models.{kind}"}
+                         for i, (path, kind) in enumerate(kinds.items())],
+        "sentence_bert_config.json": {"max_seq_length": run.max_len, "do_lower_case": False},
+        "config_sentence_transformers.json": {"prompts": {}, "default_prompt_name": None,
+                                              "similarity_fn_name": "cosine"},
+        "1_Pooling/config.json": {"word_embedding_dimension": run.config.hidden_size,
+                                  "pooling_mode_cls_token": False,
+                                  "pooling_mode_mean_tokens": True}}
+    (folder / "1_Pooling").mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2), "utf-8")
 
 
 def write_golden(folder: Path, twin: Twin, records: list[dict[str, Any]],
@@ -74,7 +94,9 @@ def read_golden(folder: Path, outputs: Iterable[str],
     suffix = f"_L{length}" if length else ""
     with np.load(folder / "golden.npz", allow_pickle=False) as golden:
         records = [json.loads(text) for text in golden["records"]]
-        return records, {name: golden[name + suffix] for name in outputs}
+        # What a graph gives for each token of a text is not among them.
+        return records, {name: golden[name + suffix] for name in outputs
+                         if name + suffix in golden}
 
 
 def write_card(folder: Path, manifest: Manifest, run: Run, golden: list[dict[str, Any]]) -> None:
@@ -86,6 +108,9 @@ def write_card(folder: Path, manifest: Manifest, run: Run, golden: list[dict[str
     data = "\n".join(f"- {name}: {part['rows']:,} rows, sha256 `{part['sha256'][:16]}`"
                      for name, part in run.info["data"].items())
     default = manifest.choose()
+    more = " ..." if len(manifest.labels) > 30 else ""
+    labels = (f" with {len(manifest.labels)} labels: {', '.join(manifest.labels[:30])}{more}"
+              if manifest.labels else "")
     (folder / "README.md").write_text(f"""---
 library_name: onnx
 pipeline_tag: {_PIPELINES[run.task.ARCHITECTURE]}
@@ -93,8 +118,7 @@ tags: [bert, onnx, tflite, tensorflow]
 ---
 # {manifest.name}
 
-Task `{manifest.task}` with {len(manifest.labels)} labels: {', '.join(manifest.labels[:30])}{
-    ' ...' if len(manifest.labels) > 30 else ''}. Fine-tuned from `{run.info['config']['backbone']}`
+Task `{manifest.task}`{labels}. Fine-tuned from `{run.info['config']['backbone']}`
 on {run.info['created'][:10]}; texts are cut to {manifest.max_len} tokens.
 
 Test {manifest.metric}: **{scores[manifest.metric]:.4f}** on {scores['examples']} rows.

@@ -20,13 +20,21 @@ class Tolerance:
     agreement: float  # least share of equal decisions
     metric_points: float  # largest drop of the task's metric, in points of 100 ...
     metric_examples: int  # ... or in examples, whichever allows more
+    cosines: dict[str, float]  # least mean cosine to the twin's vectors, by output
+    # A nearest text may be another one where its lead in cosine is below this.
+    lead: float = TIE
     spare: int = 0  # decisions that may differ beyond the share
 
 
 TOLERANCES = {
-    "float32": Tolerance({"logits": 1e-4, "probabilities": 1e-5}, 1.0, 0.0, 0),
-    "float16": Tolerance({"logits": 1e-2, "probabilities": 1e-2}, 0.998, 0.2, 1),
-    "int8": Tolerance({}, 0.99, 0.5, 2),
+    "float32": Tolerance({"logits": 1e-4, "probabilities": 1e-5, "last_hidden_state": 1e-4,
+                          "sentence_embedding": 1e-5}, 1.0, 0.0, 0,
+                         {"sentence_embedding": 0.9999}),
+    "float16": Tolerance({"logits": 1e-2, "probabilities": 1e-2, "last_hidden_state": 1e-1,
+                          "sentence_embedding": 1e-2}, 0.998, 0.2, 1,
+                         {"sentence_embedding": 0.999}),
+    # With a mean cosine of .99 the difference of two cosines spreads by about .01.
+    "int8": Tolerance({}, 0.99, 0.5, 2, {"sentence_embedding": 0.99}, lead=0.02),
 }
 
 
@@ -37,7 +45,9 @@ class Verdict:
     rows: int
     reasons: tuple[str, ...]
     differences: dict[str, float] = field(default_factory=dict)  # largest, in the task's unit
+    cosines: dict[str, float] = field(default_factory=dict)  # mean, to the twin's vectors
     agreement: float | None = None
+    ties: int = 0  # decisions that differ where either side is right
     metric: str | None = None
     metric_before: float | None = None
     metric_after: float | None = None
@@ -64,18 +74,22 @@ def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arr
         return Verdict(len(records), (fault,))
     per_row = {name: _row_differences(expected[name], actual[name]) / task.unit for name in names}
     differences = {name: float(rows.max()) for name, rows in per_row.items()}
+    cosines = {name: _mean_cosine(expected[name], actual[name])
+               for name in tolerance.cosines if name in actual}
     reasons = []
     finite = np.all([np.isfinite(rows) for rows in per_row.values()], axis=0)
     if not finite.all():
         reasons.append(f"{int((~finite).sum())} of {len(records)} rows hold NaN or infinity")
-    for name, largest in tolerance.values.items():
-        # This way round NaN fails.
-        if name in differences and not differences[name] <= largest:
-            reasons.append(f"largest difference of {name} {differences[name]:.2e} exceeds "
-                           f"{largest:.0e}")
+    # This way round NaN fails.
+    reasons += [f"largest difference of {name} {differences[name]:.2e} exceeds {largest:.0e}"
+                for name, largest in tolerance.values.items()
+                if name in differences and not differences[name] <= largest]
+    reasons += [f"mean cosine of {name} {cosine:.5f} is below {tolerance.cosines[name]:g}"
+                for name, cosine in cosines.items() if not cosine >= tolerance.cosines[name]]
     before, margins = task.decisions(expected)
     after, _ = task.decisions(actual)
-    differs = np.array([a != b for a, b in zip(before, after, strict=True)]) & (margins >= TIE)
+    other = np.array([a != b for a, b in zip(before, after, strict=True)])
+    differs = other & (margins >= (tolerance.lead if cosines else TIE))
     lost, made = _lost(before, after, differs)
     agreement = 1.0 - lost / max(made, 1)
     if lost > (1.0 - tolerance.agreement) * made + tolerance.spare + 1e-9:
@@ -84,7 +98,7 @@ def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arr
     scores: tuple[Any, Any] = (None, None)
     if scored and finite.all():
         scores = _metric(task, expected, records), _metric(task, actual, records)
-        ties = int((margins < TIE).sum())
+        ties = int((margins.reshape(len(records), -1) < TIE).any(1).sum())
         allowed = max(tolerance.metric_points / 100,
                       (tolerance.metric_examples + ties) / len(records))
         # Correlations follow the last bits of the values; one example fewer is never so little.
@@ -93,8 +107,9 @@ def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arr
                            f"of {allowed:.4f} is allowed")
     # A row that decides otherwise is worse than any that does not.
     badness = np.max([np.nan_to_num(r, nan=np.inf) for r in per_row.values()], axis=0)
-    worst = int(np.argmax(badness + 1e9 * differs))
-    return Verdict(len(records), tuple(reasons), differences, agreement,
+    worst = int(np.argmax(badness + 1e9 * differs.reshape(len(records), -1).any(1)))
+    return Verdict(len(records), tuple(reasons), differences, cosines, agreement,
+                   int((other & ~differs).sum()),
                    task.METRIC if scored else None, *scores,
                    _example(worst, records, expected, actual))
 
@@ -131,6 +146,12 @@ def _example(row: int, records: Sequence[Record], expected: Arrays,
 def _row_differences(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
     """Give each row's largest difference: (rows,). NaN stays NaN."""
     return np.abs(expected - actual).reshape(len(expected), -1).max(-1)
+
+
+def _mean_cosine(expected: np.ndarray, actual: np.ndarray) -> float:
+    """Average the cosine between vectors (..., hidden) of two sides."""
+    lengths = np.linalg.norm(expected, axis=-1) * np.linalg.norm(actual, axis=-1)
+    return float(((expected * actual).sum(-1) / np.maximum(lengths, 1e-12)).mean())
 
 
 def _metric(task: Task, outputs: Arrays, records: Sequence[Record]) -> float:

@@ -78,6 +78,19 @@ def travels(count: int, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     return sentences
 
 
+def routes() -> list[dict[str, str]]:
+    """Make questions with their answers: pairs that share a place and nothing else."""
+    kinds = ("red", "old", "tiny", "royal", "quiet", "golden", "wooden", "stone", "silver",
+             "hidden", "broad", "green", "sunny", "upper", "lower", "northern")
+    places = ("bridge", "tower", "market", "garden", "library", "harbour", "museum", "station",
+              "castle", "bakery", "theatre", "school", "mill", "lake", "chapel", "stadium")
+    rows = [{"text": f"Where is the {kind} {place}?",
+             "text_b": f"A bus leaves for the {kind} {place}."}
+            for kind in kinds for place in places]
+    random.Random(0).shuffle(rows)
+    return rows
+
+
 def write_conll(path: Path, sentences: list[tuple[list[str], list[str]]]) -> Path:
     path.write_text("\n\n".join("\n".join(f"{w} {t}" for w, t in zip(*s, strict=True))
                                 for s in sentences) + "\n", "utf-8")
@@ -131,6 +144,7 @@ def toy_run(toys: Path, tmp_path_factory: pytest.TempPathFactory,
     epochs = {"multilabel": 12, "regress": 8}
     both = write_csv(folder / "shades.csv", shades(1000))
     data = {"classify": f"csv:{opinions_csv}",
+            "embed": f"csv:{write_csv(folder / 'routes.csv', routes())}",
             "match": f"csv:{write_csv(folder / 'pairs.csv', pairs(1000))}",
             "multilabel": f"csv:{both}?score=", "regress": f"csv:{both}?labels=",
             "tag": f"conll:{write_conll(folder / 'travels.conll', travels(1000))}"}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
-from tests.conftest import ROOT, opinions, pairs, shades, travels, write_conll, write_csv
+from tests.conftest import ROOT, opinions, pairs, routes, shades, travels, write_conll, write_csv
 
 # What the reader has and a test has not: a checkpoint of 83 MB, and minutes. `tiny` learns from
 # scratch, so it needs higher rates.
@@ -86,7 +86,8 @@ class Desk:
         for name, field in (("posts", "labels"), ("marks", "score")):
             write_csv(self.folder / f"{name}.csv",
                       [{"text": row["text"], field: row[field]} for row in shades(200)])
-        write_csv(self.folder / "questions.csv", pairs(200))
+        write_csv(self.folder / "pairs.csv", pairs(200))
+        write_csv(self.folder / "questions.csv", routes())
         write_csv(self.folder / "texts.csv", [{"text": row["text"]} for row in opinions(50)])
         write_csv(self.folder / "stars.csv", [{"review": row["text"], "stars": row["label"]}
                                               for row in opinions(200, seed=2)])

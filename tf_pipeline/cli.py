@@ -245,6 +245,9 @@ def _shown(answer: dict[str, Any]) -> str:
                          for s in answer["spans"]) or "-"
     if "labels" in answer:
         return ", ".join(f"{name} {answer['scores'][name]:.4f}" for name in answer["labels"]) or "-"
+    if "embedding" in answer:
+        first = " ".join(f"{value:.4f}" for value in answer["embedding"][:4])
+        return f"[{first} ...] {len(answer['embedding'])} numbers"
     if "label" not in answer:
         return f"{answer['score']:.4f}"
     return f"{answer['label'] or '-'}\t{answer['score']:.4f}"

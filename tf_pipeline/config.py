@@ -55,7 +55,8 @@ class TrainConfig:
     mark_case: bool | None = option(None, help="where the checkpoint folds capitals, tell it of "
                                     "them in pieces of their own; default: for the task tag")
     max_len: int = option(128, help="longest text in tokens; longer ones are cut and counted")
-    epochs: int = option(3, help="passes over the training data")
+    epochs: int = option(3, help="passes over the training data; 0: take the checkpoint as it is, "
+                         "where the task adds no weights of its own")
     batch_size: int = option(32, help="examples per step")
     learning_rate: float = option(5e-5, help="highest learning rate, reached after the warm-up")
     warmup: float = option(0.1, help="share of all steps with a rising learning rate")
@@ -68,7 +69,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.out, str):  # as Python users write it
             object.__setattr__(self, "out", Path(self.out))
-        at_least = {"max_len": 3, "epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
+        at_least = {"max_len": 3, "epochs": 0, "batch_size": 1, "patience": 1, "seed": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{_flag(name)} is {getattr(self, name)}; it must be >= {least}.")

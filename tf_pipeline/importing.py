@@ -19,7 +19,7 @@ from .errors import UserError
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Record, Task, create, generated_questions
+from .task import Imported, Record, Task, create, generated_questions
 from .text import Arrays
 
 log = logging.getLogger(__name__)
@@ -52,11 +52,12 @@ def _read_head(folder: Path, pairs: bool) -> tuple[str, list[str]]:
     found = (keys.get("architectures") or ["no architecture"])[0]
     kinds = {name: plugins.load(tasks, name).Task for name in plugins.names(tasks)}
     # Of two tasks with one head, the one that asks for pairs is for those.
-    order = sorted(kinds, key=lambda name: ("text_b" in kinds[name].FIELDS) == pairs)
+    order = sorted((name for name, kind in kinds.items() if issubclass(kind, Imported)),
+                   key=lambda name: ("text_b" in kinds[name].FIELDS) == pairs)
     fitting = {kinds[name].PROBLEM_TYPE: name for name in order
                if found == kinds[name].ARCHITECTURE}
     if not fitting:
-        known = sorted({kind.ARCHITECTURE for kind in kinds.values()})
+        known = sorted({kinds[name].ARCHITECTURE for name in order})
         raise UserError(f"{path} names {found}; imported are {', '.join(known)}. As a backbone "
                         f"for training anew, any BERT works: train --backbone {folder}.")
     problem = keys.get("problem_type")
@@ -153,6 +154,7 @@ class _Import:
     def _own_answers(self, rows: list[Record]) -> list[Record]:
         encoded = self.task.encode(rows, self.checkpoint.encoder)
         outputs = run_all(keras_runtime.wrap(self.model), encoded)
+        assert isinstance(self.task, Imported)
         return self.task.answered(rows, outputs, encoded)
 
     def _outputs(self, rows: list[Record]) -> Arrays:

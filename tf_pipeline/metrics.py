@@ -60,21 +60,25 @@ def multilabel(targets: np.ndarray, probabilities: np.ndarray, thresholds: np.nd
 
 
 def regression(known: np.ndarray, predicted: np.ndarray, spread: float) -> dict[str, Any]:
-    """Score numbers: rank and linear correlation, errors in their unit, loss in `spread`s squared.
-
-    A correlation with a constant is 0 here.
-    """
-    from scipy.stats import pearsonr, rankdata
-
+    """Score numbers: correlations, errors in their unit, loss in `spread`s squared."""
     errors = predicted - known
-    varies = min(np.ptp(known), np.ptp(predicted)) > 0
     return {
         "examples": len(known),
-        "spearman": float(pearsonr(rankdata(known), rankdata(predicted))[0]) if varies else 0.0,
-        "pearson": float(pearsonr(known, predicted)[0]) if varies else 0.0,
+        **correlation(known, predicted),
         "mean_absolute_error": float(np.abs(errors).mean()),
         "root_mean_squared_error": float(np.sqrt((errors ** 2).mean())),
         "loss": float(((errors / spread) ** 2).mean()),
+    }
+
+
+def correlation(known: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Give rank and linear correlation; that with a constant is 0 here."""
+    from scipy.stats import pearsonr, rankdata
+
+    varies = min(np.ptp(known), np.ptp(predicted)) > 0
+    return {
+        "spearman": float(pearsonr(rankdata(known), rankdata(predicted))[0]) if varies else 0.0,
+        "pearson": float(pearsonr(known, predicted)[0]) if varies else 0.0,
     }
 
 

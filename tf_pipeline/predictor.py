@@ -94,11 +94,12 @@ class Predictor:
         return run_all(self._runner, encoded, graph.batch if graph and graph.batch else size,
                        graph.length if graph else None)
 
-    def __call__(self, texts: Sequence[str | Sequence[str]]) -> list[Answer]:
-        """Answer texts, or pairs of them, in order."""
+    def __call__(self, texts: Sequence[str | Sequence[str] | Record]) -> list[Answer]:
+        """Answer texts, pairs of them, or records, in order."""
         if not texts:
             return []
-        records = [question(self.task, text) for text in texts]
+        records = [text if isinstance(text, dict) else question(self.task, text)
+                   for text in texts]
         encoded = self.encode(records)
         return self.task.decode(self.outputs(encoded), records, encoded)
 

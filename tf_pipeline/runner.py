@@ -15,12 +15,15 @@ def run_all(runner: Runner, encoded: Encoded, size: int = 32, length: int | None
 
     `size` texts at a time, padded to `length` or to the longest of the batch. Where words were
     asked for, outputs with a row for each token come with a row for each word instead:
-    (texts, most words, ...), zeros after a text's last.
+    (texts, most words, ...), zeros after a text's last. Of groups of texts the outputs are
+    (groups, texts of each, ...), without those that have a row for each token.
     """
     results: Arrays = {}
     for rows, inputs in batches(encoded, size, length):
         for name, values in runner(inputs).items():
             values = np.asarray(values)[:len(rows)]
+            if values.ndim > 2 and encoded.groups is not None:
+                continue  # gigabytes for some thousand texts
             if values.ndim > 2:  # what a model gives for padding means nothing
                 values = values * inputs["attention_mask"][:len(rows), :, None]
             if values.ndim > 2 and encoded.words is not None:  # (batch, length, ...)
@@ -34,6 +37,8 @@ def run_all(runner: Runner, encoded: Encoded, size: int = 32, length: int | None
             else:
                 shape = (len(encoded), *values.shape[1:])
                 results.setdefault(name, np.zeros(shape, values.dtype))[rows] = values
+    if encoded.groups is not None:
+        return {name: values[encoded.groups] for name, values in results.items()}
     if encoded.words is None:
         return results
     return {name: encoded.words.padded(values) for name, values in results.items()}

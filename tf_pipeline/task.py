@@ -52,10 +52,6 @@ class Task(Protocol):
     def learn(cls, records: Sequence[Record], options: Any) -> "Task":
         """Make the task for these training records; UserError where they cannot teach it."""
 
-    @classmethod
-    def imported(cls, labels: Sequence[str]) -> "Task":
-        """Make the task of a model that was trained elsewhere."""
-
     def encode(self, records: Sequence[Record], encoder: TextEncoder,
                max_len: int | None = None) -> Encoded:
         """Turn records into token ids."""
@@ -92,14 +88,11 @@ class Task(Protocol):
                encoded: Encoded) -> list[Answer]:
         """Turn a runtime's outputs for these records into answers; numpy only."""
 
-    def answered(self, records: Sequence[Record], outputs: Arrays,
-                 encoded: Encoded) -> list[Record]:
-        """Give unlabelled records the model's own answers as targets."""
-
     def decisions(self, outputs: Arrays) -> tuple[list[set[Any]], np.ndarray]:
         """Give what parity compares: each record's labels or spans, and by how much they were made.
 
-        The margin is in probability; below 1e-4 it is a tie, and either side is right.
+        The margin is in probability; below 1e-4 it is a tie, and either side is right. Records of
+        several texts may give as many, one after the other.
         """
 
     def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:
@@ -180,6 +173,19 @@ class Trained(Protocol):
 
     def trainer(self, model: "keras.Model") -> "keras.Model":
         """Give the model to fit, over the layers of what `build` gave."""
+
+
+@runtime_checkable
+class Imported(Protocol):
+    """What a task adds whose head transformers saves: `import` makes a run of such a model."""
+
+    @classmethod
+    def imported(cls, labels: Sequence[str]) -> "Task":
+        """Make the task of a model that was trained elsewhere."""
+
+    def answered(self, records: Sequence[Record], outputs: Arrays,
+                 encoded: Encoded) -> list[Record]:
+        """Give unlabelled records the model's own answers as targets."""
 
 
 @runtime_checkable

@@ -34,9 +34,17 @@ class Encoded:
     cut: int = 0  # how many texts were longer than max_len
     pad_id: int = 0
     words: "Words | None" = None  # where each word stands, if they were asked for
+    # int64 (records, texts of each), where a record is several texts: which they are. Equal texts
+    # are held once.
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.splits) - 1
+
+    @property
+    def examples(self) -> int:
+        """What a training step counts: texts, or groups of them."""
+        return len(self) if self.groups is None else len(self.groups)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -45,13 +53,17 @@ class Encoded:
 
     @property
     def text_lengths(self) -> np.ndarray:
-        """Tokens of each text, over all its windows: (texts,)."""
+        """Tokens of each text, over all its windows, or of each group's longest: (records,)."""
+        if self.groups is not None:
+            return self.lengths[self.groups].max(1)
         if self.words is None:
             return self.lengths
         return np.bincount(self.words.owners, self.lengths, len(self.words)).astype(np.int64)
 
     def heads(self) -> "Encoded":
-        """Give each text's first window, without words: what a graph that cuts texts sees."""
+        """Give each record's first text or window, without words: what a graph of one text sees."""
+        if self.groups is not None:
+            return self.take(self.groups[:, 0])
         if self.words is None:
             return self
         return self.take(np.searchsorted(self.words.owners, np.arange(len(self.words))))

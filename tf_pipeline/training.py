@@ -102,10 +102,10 @@ class _Training:
         if self.encoded.cut:
             log.warning("%d of %d training texts are longer than --max-len %d and were cut.",
                         self.encoded.cut, len(self.encoded), config.max_len)
-        if len(self.encoded) < config.batch_size:
-            raise UserError(f"{len(self.encoded)} training examples do not fill one batch of "
+        if self.encoded.examples < config.batch_size:
+            raise UserError(f"{self.encoded.examples} training examples do not fill one batch of "
                             f"--batch-size {config.batch_size}. Lower it, or add data.")
-        self.steps = len(self.encoded) // config.batch_size
+        self.steps = self.encoded.examples // config.batch_size
         keras.utils.set_random_seed(config.seed)
 
     def go(self) -> Run:
@@ -113,7 +113,12 @@ class _Training:
         from .callbacks import Progress, Validation, stop_on_signals
 
         with _precision(self.device.precision):
-            model = self.task.build(self.checkpoint.build())
+            backbone = self.checkpoint.build()
+            model = self.task.build(backbone)
+            if not self.config.epochs and len(model.weights) > len(backbone.weights):
+                raise UserError(f"--epochs is {self.config.epochs}, and the weights that task "
+                                f"{self.config.task} adds to the checkpoint are random. Give 1 or "
+                                "more.")
             trainer = self._compile(model)
         self._announce(model)
         with files.disk_errors(self.out), stop_on_signals() as request:
@@ -121,8 +126,9 @@ class _Training:
             folder.mkdir(parents=True)
             validation = Validation(lambda: self.score(model, self.parts.validation),
                                     self.task.METRIC, self.config.patience, folder, request)
-            self._fit(trainer, Progress(request), validation)
-            validation.restore(model)
+            if self.config.epochs:
+                self._fit(trainer, Progress(request), validation)
+                validation.restore(model)
             calibration = self._finish(model)
             return self._write(model, validation, calibration, request.received)
 
@@ -184,10 +190,11 @@ class _Training:
         run_all(runner, sample, len(rows))
         forward_s = time.perf_counter() - begin
         # Backward is two forwards, AdamW and dropout about one more (docs/decisions.md).
-        minutes = 4 * forward_s * self.steps * self.config.epochs / 60
+        texts = 1 if self.encoded.groups is None else self.encoded.groups.shape[1]
+        minutes = 4 * forward_s * texts * self.steps * self.config.epochs / 60
         duration = "under a minute" if minutes < 1 else f"about {minutes:.1f} minutes"
         log.info("Training on %s, %s, %s: %d examples, %d epochs of %d steps.",
-                 self.device.name, self.device.precision, duration, len(self.encoded),
+                 self.device.name, self.device.precision, duration, self.encoded.examples,
                  self.config.epochs, self.steps)
 
     def score(self, model: "keras.Model", records: list[Record]) -> dict[str, Any]:
@@ -200,19 +207,19 @@ class _Training:
 
     def _write(self, model: "keras.Model", validation: "Validation",
                calibration: dict[str, float], stopped: Any) -> Run:
-        assert validation.best is not None
+        best_epoch = validation.best["epoch"] if validation.best else 0
         test, outputs = self.parts.test, self.outputs(model, self.parts.test)
         kept = run.choose_evaluation(self.parts.validation, test)
-        scores = {"history": validation.history, "best_epoch": validation.best["epoch"],
-                  "calibration": calibration,
-                  "validation": self.score(model, self.parts.validation),
-                  "test": self.task.score(outputs, test)}
+        scores: dict[str, Any] = {
+            "history": validation.history, "best_epoch": best_epoch, "calibration": calibration,
+            "validation": self.score(model, self.parts.validation),
+            "test": self.task.score(outputs, test)}
         whole = len(kept["test"]) == len(test)
         scores["kept"] = scores["test"] if whole else self.score(model, kept["test"])
         run.save_weights(model, self.out / "model.weights.h5")
         self._draw(dataclasses.replace(
             plots.find(self.task, self.encoder, test, outputs, scores["test"]),
-            history=validation.history, best_epoch=validation.best["epoch"]))
+            history=validation.history, best_epoch=best_epoch))
         config = {k: str(v) if isinstance(v, Path) else v
                   for k, v in dataclasses.asdict(self.config).items()}
         # Texts and hashes only: a run is given to others, the path of a data file is not theirs.

@@ -123,7 +123,7 @@ function showAnswers(asked, given) {
     const item = old ?? answers.appendChild(make("li", "answer"));
     if (answer.spans) showSpans(item, asked[i], answer.spans);
     else if (answer.scores) showScores(item, asked[i], answer);
-    else item.replaceChildren(sentence(asked[i]), make("p", "number", answer.score));
+    else item.replaceChildren(sentence(asked[i]), make("p", "number", summary(answer)));
   });
   while (answers.children.length > given.length) answers.lastChild.remove();
   clearTimeout(spokenTimer);
@@ -138,8 +138,14 @@ function inWords(given) {
 function summary(answer) {
   if (answer.spans) return plural(answer.spans.length, "span");
   if (answer.labels) return answer.labels.join(" and ") || "no label";
+  if (answer.embedding) return vector(answer.embedding);
   if (!answer.scores) return String(answer.score); // a number to predict
   return `${answer.label ?? "too unsure"} ${percent(answer.score)}`;
+}
+
+function vector(numbers) {
+  const first = numbers.slice(0, 4).map((value) => value.toFixed(3)).join(", ");
+  return `${plural(numbers.length, "number")}: ${first}, …`;
 }
 
 function sentence(text, kind = "plain") {
@@ -266,8 +272,8 @@ async function open() {
   }
   document.title = `Ask ${model.model}`;
   at("name").textContent = model.model;
-  at("about").textContent = `${model.task} · version ${model.version} · ` +
-    plural(model.labels.length, "label");
+  const labels = model.labels.length ? ` · ${plural(model.labels.length, "label")}` : "";
+  at("about").textContent = `${model.task} · version ${model.version}${labels}`;
   at("drift").hidden = !model.drift;
   if (pairs()) texts.placeholder = `Two texts a line, with ${PAIR_MARK} between`;
   file.replaceChildren(...model.files.map(({ path }) => new Option(path, path)));

@@ -33,22 +33,22 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
     path = _files.split_files(location, EXTENSIONS)["train"]
     sentences = _sentences(path, options)
     if unit == "sentence":
-        yield from (record for record, _ in sentences)
+        yield from ({"tokens": tokens, "tags": tags} for tokens, tags, _ in sentences)
         return
-    whole: Record = {}
-    for record, opens in sentences:
-        if opens and whole:
-            yield whole
-        if opens or not whole:
-            whole = {"tokens": [], "tags": []}
+    words: list[str] = []
+    bio: list[str] = []
+    for tokens, tags, opens in sentences:
+        if opens and words:
+            yield {"tokens": words, "tags": bio}
+            words, bio = [], []
+        words += tokens
         # In IOB1 a span that ends a sentence would run on into one that opens the next.
-        whole["tokens"] += record["tokens"]
-        whole["tags"] += spans.to_bio(record["tags"])[0]
-    yield whole
+        bio += spans.to_bio(tags)[0]
+    yield {"tokens": words, "tags": bio}
 
 
-def _sentences(path: Path, options: dict[str, str]) -> Iterator[tuple[Record, bool]]:
-    """Yield each sentence, and whether it opens a document."""
+def _sentences(path: Path, options: dict[str, str]) -> Iterator[tuple[list[str], list[str], bool]]:
+    """Yield each sentence's tokens and tags, and whether it opens a document."""
     token_column, tag_column = _columns(options.get("columns", "0,-1"))
     tokens: list[str] = []
     tags: list[str] = []
@@ -58,7 +58,7 @@ def _sentences(path: Path, options: dict[str, str]) -> Iterator[tuple[Record, bo
         stripped = line.strip(BLANKS)
         if not stripped or stripped.startswith(DOCUMENT):
             if tokens:
-                yield {"tokens": tokens, "tags": tags}, opens
+                yield tokens, tags, opens
                 sentences += 1
                 opens = False
             tokens, tags = [], []
@@ -76,7 +76,7 @@ def _sentences(path: Path, options: dict[str, str]) -> Iterator[tuple[Record, bo
         tokens.append(columns[token_column])
         tags.append(columns[tag_column])
     if tokens:
-        yield {"tokens": tokens, "tags": tags}, opens
+        yield tokens, tags, opens
     elif not sentences:
         raise UserError(f"{path} has no sentence in it. A row is a token, a blank and its tag.")
 

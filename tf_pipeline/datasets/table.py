@@ -20,6 +20,8 @@ SCHEMES = {"csv": {"format": "csv"}, "tsv": {"format": "tsv"}, "jsonl": {"format
 OPTIONS = {
     "text": "column of the text; default: text",
     "text_b": "column of a pair's second text; default: text_b, if there",
+    "negative": "column of a text that resembles text_b and does not belong to text; default: "
+                "negative, if there",
     "label": "column of the label; default: label, if there; empty for none",
     "labels": "column of several labels (a list in brackets, or with | or ; or , between); "
               "default: labels, if there",
@@ -27,7 +29,7 @@ OPTIONS = {
     "header": "column names of a csv or tsv file whose first row is data, e.g. text,labels,id",
     "label_names": "file with a label's name a line: line 0 names label 0, and so on",
 }
-FIELDS = ("text", "text_b", "label", "labels", "score")
+FIELDS = ("text", "text_b", "negative", "label", "labels", "score")
 Row = tuple[int, dict[str, object]]  # where it starts, as an editor counts lines; column -> value
 SHOWN_ROWS = 5
 SHOWN_CHARACTERS = 60
@@ -253,4 +255,5 @@ def _score(value: object) -> float | None:
     return score
 
 
-CONVERT = {"text": _text, "text_b": _text, "label": _label, "labels": _labels, "score": _score}
+CONVERT = {"text": _text, "text_b": _text, "negative": _text, "label": _label, "labels": _labels,
+           "score": _score}
