@@ -22,7 +22,7 @@ from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserEr
 from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
 from tf_pipeline.runner import Runner, run_all
-from tf_pipeline.task import text_of
+from tf_pipeline.task import Prepared, text_of
 from tf_pipeline.text import Arrays, generated_texts
 
 from . import companions, formats, gate, parity
@@ -177,7 +177,7 @@ class _Conversion:
             latency = self._latency(runner, graph)
         content = verdict.to_dict()
         reasons = list(verdict.reasons)
-        if graph.runtime == "saved_model" and "text" in self.options.signatures:
+        if graph.runtime == "saved_model" and self.twin.answers_text(self.options.signatures):
             content["text"] = self._text_parity(path)
             reasons += content["text"]["reasons"]
         self.report[graph.path] = content
@@ -262,8 +262,11 @@ class _Conversion:
     def _golden_rows(self) -> list[dict[str, Any]]:
         """Choose the rows of golden.npz: the longest, the shortest, and evenly between."""
         if not self.options.golden_text:
-            return [{"text": text} for text in
+            made = [{"text": text} for text in
                     generated_texts(self.twin.encoder, self.options.golden)]
+            if isinstance(self.twin.task, Prepared):
+                made = self.twin.task.questions(made, self.twin.encoder)
+            return [{"text": row["text"]} for row in made]
         order = np.argsort(self.encoded.text_lengths, kind="stable")
         count = min(self.options.golden, len(order))
         places = np.linspace(0, len(order) - 1, count).round().astype(int)

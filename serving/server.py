@@ -140,11 +140,12 @@ def signatures_of(predictor: Predictor) -> dict[str, Signature]:
     rows = {"probabilities": Tensor("DT_FLOAT", (-1, len(manifest.labels))),
             "logits": Tensor("DT_FLOAT", (-1, len(manifest.labels))),
             "label": Tensor("DT_STRING", (-1,))}
+    default = "text" if "text" in predictor.task.OUTPUTS else "tokens"
     inputs = {"text": {"text": Tensor("DT_STRING", (-1,), "serving_default_text:0")},
               "tokens": {n: Tensor("DT_INT32", (-1, -1), f"tokens_{n}:0") for n in INPUTS}}
     return {name: Signature(inputs[key], {n: rows.get(n, Tensor("DT_FLOAT", None))
                                           for n in predictor.task.OUTPUTS[key]})
-            for name, key in ((tf_serving.DEFAULT_SIGNATURE, "text"), ("tokens", "tokens"))}
+            for name, key in ((tf_serving.DEFAULT_SIGNATURE, default), ("tokens", "tokens"))}
 
 
 def takes_text(predictor: Predictor) -> bool:

@@ -185,9 +185,11 @@ def _download(repository: str) -> Path:
 
 def _run(folder: Path) -> Checkpoint:
     from .run import Run
+    from .task import Pretrained
 
     run = Run.load(folder)
-    return Checkpoint(str(folder), run.config, run.encoder, get_weights(run.backbone))
+    head = run.task.head_weights(run.model) if isinstance(run.task, Pretrained) else {}
+    return Checkpoint(str(folder), run.config, run.encoder, {**get_weights(run.backbone), **head})
 
 
 def _keras_hub(preset: str) -> Checkpoint:

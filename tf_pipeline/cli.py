@@ -189,6 +189,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
         raise UserError(f"--data {flags.data} has records without {', '.join(lacking)}. Name the "
                         f"column, e.g. ?{lacking[0]}=COLUMN.")
     outside = list(sources.read(flags.out_of_scope)) if flags.out_of_scope else []
+    records = predictor.prepare(records)
     found, outputs = predictor.examine(records)
     scores = {**describe(predictor), **found}
     metric = predictor.task.METRIC
@@ -243,6 +244,8 @@ def _shown(answer: dict[str, Any]) -> str:
     if "spans" in answer:
         return "; ".join(f"{s['label']} {s['text']!r} {s['score']:.4f}"
                          for s in answer["spans"]) or "-"
+    if "masks" in answer:
+        return "; ".join(f"{m['token']} {m['score']:.4f}" for m in answer["masks"]) or "-"
     if "labels" in answer:
         return ", ".join(f"{name} {answer['scores'][name]:.4f}" for name in answer["labels"]) or "-"
     if "label" not in answer:
