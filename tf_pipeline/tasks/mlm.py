@@ -141,9 +141,9 @@ class Task:
         """Start from the checkpoint's own head, if it has one."""
         from .. import heads
 
-        if not heads.set_vocabulary_weights(model, weights):
-            log.warning("The checkpoint has no head for masked language modelling (its encoder was "
-                        "trained for another task): the head starts from random weights.")
+        if not heads.set_vocabulary_weights(model, weights) and weights:
+            log.warning("The checkpoint's %d weights hold no head for masked language modelling: "
+                        "it starts from random ones, and takes more steps to learn.", len(weights))
 
     def head_weights(self, model: "keras.Model") -> dict[str, np.ndarray]:
         """Give the head for a further training."""
