@@ -173,7 +173,7 @@ class _Conversion:
             encoded = self.twin.task.encode(self.records, self.twin.encoder, limit)
             actual = run_all(runner, encoded, graph.batch or 32, graph.length)
             verdict = parity.compare(self.twin.task, self.records, self.expected(limit), actual,
-                                     parity.TOLERANCES[graph.variant])
+                                     parity.tolerance_of(self.twin.task, graph.variant))
             latency = self._latency(runner, graph)
         content = verdict.to_dict()
         reasons = list(verdict.reasons)

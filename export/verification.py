@@ -43,7 +43,7 @@ def _check(folder: Path, graph: Graph, predictor: Predictor) -> parity.Verdict:
     actual = predictor.outputs(predictor.encode(records))
     # Values of int8 files depend on the CPU's kernels, so they are held to the same bounds as at
     # export; the metric is not measured again on so few rows.
-    tolerance = parity.TOLERANCES[graph.variant]
+    tolerance = parity.tolerance_of(predictor.task, graph.variant)
     if tolerance.agreement < 1:  # of a few golden rows one is a large share
         tolerance = dataclasses.replace(tolerance, spare=2)
     return parity.compare(predictor.task, records, expected, actual, tolerance, scored=False)

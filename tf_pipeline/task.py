@@ -174,6 +174,17 @@ class Pretrained(Protocol):
 
 
 @runtime_checkable
+class Ranked(Protocol):
+    """What a task adds whose answers are many candidates in order: the first is a close call.
+
+    Its METRIC is a mean over values, not a share of right answers.
+    """
+
+    MOST_LOST: ClassVar[float]  # by how much METRIC may fall where weights are rounded
+    LEAST_EQUAL: ClassVar[float]  # share of first candidates that stay first
+
+
+@runtime_checkable
 class Judge(Protocol):
     """What a task adds whose answers are right or wrong: plots of errors and a list of them.
 

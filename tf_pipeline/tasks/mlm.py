@@ -51,6 +51,8 @@ class Task:
     PROBLEM_TYPE = None
     MARKS_CASE = False
     KEPT_ROWS = 500  # each asks for `length` times `vocabulary` logits of every exported file
+    MOST_LOST = math.log(1.01)  # perplexity at most 1 % higher
+    LEAST_EQUAL = 0.8  # of 30,522 pieces the best two are often as good: int8 keeps about 95 %
     unit = 1.0
     # No signature for text: an output for each token and piece is no answer for a client.
     OUTPUTS = {"onnx": ("logits",), "tflite": ("logits",), "tokens": ("logits",)}
