@@ -10,12 +10,13 @@ import numpy as np
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.run import Run
 from tf_pipeline.task import text_fields
-from tf_pipeline.text import SPECIAL_TOKENS, TextEncoder
+from tf_pipeline.text import INPUTS, SPECIAL_TOKENS, TextEncoder
 
 from .twin import Twin
 
 _PIPELINES = {"BertForSequenceClassification": "text-classification",  # names of the hub
               "BertForTokenClassification": "token-classification",
+              "BertForMaskedLM": "fill-mask",
               "BertModel": "sentence-similarity"}
 
 
@@ -88,15 +89,14 @@ def write_golden(folder: Path, twin: Twin, records: list[dict[str, Any]],
     np.savez_compressed(folder / "golden.npz", **arrays)
 
 
-def read_golden(folder: Path, outputs: Iterable[str],
+def read_golden(folder: Path,
                 length: int | None) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Give the golden records and what a graph of that length must answer."""
+    """Give the golden records and what a graph of that length must answer, every output."""
     suffix = f"_L{length}" if length else ""
     with np.load(folder / "golden.npz", allow_pickle=False) as golden:
         records = [json.loads(text) for text in golden["records"]]
-        # What a graph gives for each token of a text is not among them.
-        return records, {name: golden[name + suffix] for name in outputs
-                         if name + suffix in golden}
+        return records, {name.removesuffix(suffix): golden[name] for name in golden.files
+                         if name.endswith(suffix) and name not in ("records", *INPUTS)}
 
 
 def write_card(folder: Path, manifest: Manifest, run: Run, golden: list[dict[str, Any]]) -> None:

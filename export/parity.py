@@ -1,12 +1,12 @@
 """Does a written file give the trained model's answers? Compared on real rows; fails closed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tf_pipeline.task import Record, Task, text_of
+from tf_pipeline.task import Ranked, Record, Task, text_of
 from tf_pipeline.text import Arrays
 
 TIE = 1e-4  # a decision made by less than this in probability may fall either way
@@ -19,7 +19,7 @@ class Tolerance:
     values: dict[str, float]  # largest difference by output; nothing named: finite is enough
     agreement: float  # least share of equal decisions
     metric_points: float  # largest drop of the task's metric, in points of 100 ...
-    metric_examples: int  # ... or in examples, whichever allows more
+    metric_examples: int | None  # ... or in examples, whichever allows more; None: not counted
     cosines: dict[str, float]  # least mean cosine to the twin's vectors, by output
     # A nearest text may be another one where its lead in cosine is below this.
     lead: float = TIE
@@ -36,6 +36,17 @@ TOLERANCES = {
     # With a mean cosine of .99 the difference of two cosines spreads by about .01.
     "int8": Tolerance({}, 0.99, 0.5, 2, {"sentence_embedding": 0.99}, lead=0.02),
 }
+
+
+def tolerance_of(task: Task, variant: str) -> Tolerance:
+    """Give what a variant of this task's files is held to."""
+    usual = TOLERANCES[variant]
+    if not isinstance(task, Ranked):
+        return usual
+    if usual.agreement == 1:
+        return replace(usual, metric_examples=None)
+    return replace(usual, agreement=task.LEAST_EQUAL, metric_points=100 * task.MOST_LOST,
+                   metric_examples=None)
 
 
 @dataclass(frozen=True)
@@ -98,9 +109,10 @@ def compare(task: Task, records: Sequence[Record], expected: Arrays, actual: Arr
     scores: tuple[Any, Any] = (None, None)
     if scored and finite.all():
         scores = _metric(task, expected, records), _metric(task, actual, records)
-        ties = int((margins.reshape(len(records), -1) < TIE).any(1).sum())
-        allowed = max(tolerance.metric_points / 100,
-                      (tolerance.metric_examples + ties) / len(records))
+        allowed = tolerance.metric_points / 100
+        if tolerance.metric_examples is not None:
+            ties = int((margins.reshape(len(records), -1) < TIE).any(1).sum())
+            allowed = max(allowed, (tolerance.metric_examples + ties) / len(records))
         # Correlations follow the last bits of the values; one example fewer is never so little.
         if not scores[0] - scores[1] <= allowed + 1e-5:
             reasons.append(f"{task.METRIC} falls from {scores[0]:.4f} to {scores[1]:.4f}; a fall "

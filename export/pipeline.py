@@ -22,7 +22,7 @@ from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserEr
 from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
 from tf_pipeline.runner import Runner, run_all
-from tf_pipeline.task import generated_questions, text_fields, text_of
+from tf_pipeline.task import Prepared, generated_questions, text_fields, text_of
 from tf_pipeline.text import Arrays
 
 from . import companions, formats, gate, parity
@@ -173,13 +173,13 @@ class _Conversion:
             encoded = self.twin.task.encode(self.records, self.twin.encoder, limit)
             actual = run_all(runner, encoded, graph.batch or 32, graph.length)
             verdict = parity.compare(self.twin.task, self.records, self.expected(limit), actual,
-                                     parity.TOLERANCES[graph.variant])
+                                     parity.tolerance_of(self.twin.task, graph.variant))
             if set(graph.outputs) - set(actual):
                 verdict = self._with_tokens(verdict, runner, graph)
             latency = self._latency(runner, graph)
         content = verdict.to_dict()
         reasons = list(verdict.reasons)
-        if graph.runtime == "saved_model" and "text" in self.options.signatures:
+        if graph.runtime == "saved_model" and self.twin.answers_text(self.options.signatures):
             content["text"] = self._text_parity(path)
             reasons += content["text"]["reasons"]
         self.report[graph.path] = content
@@ -287,7 +287,11 @@ class _Conversion:
     def _golden_rows(self) -> list[dict[str, Any]]:
         """Choose the rows of golden.npz: the longest, the shortest, and evenly between."""
         if not self.options.golden_text:
-            return generated_questions(self.twin.task, self.twin.encoder, self.options.golden)
+            made = generated_questions(self.twin.task, self.twin.encoder, self.options.golden)
+            if isinstance(self.twin.task, Prepared):
+                made = [{"text": row["text"]}
+                        for row in self.twin.task.questions(made, self.twin.encoder)]
+            return made
         order = np.argsort(self.encoded.text_lengths, kind="stable")
         count = min(self.options.golden, len(order))
         places = np.linspace(0, len(order) - 1, count).round().astype(int)

@@ -29,6 +29,10 @@ class Twin:
         trained = self.run.model
         return keras.Model(trained.input, self.task.export_outputs(trained.output), name="twin")
 
+    def answers_text(self, signatures: str) -> bool:
+        """Whether a SavedModel gets a signature for texts: wanted, and of use for the task."""
+        return "text" in signatures and "text" in self.task.OUTPUTS
+
     def least_bytes(self, length: int) -> int:
         """The weights in float32 that any graph for texts of this length must hold.
 

@@ -149,12 +149,13 @@ def signatures_of(predictor: Predictor) -> dict[str, Signature]:
     rows = {"probabilities": Tensor("DT_FLOAT", (-1, len(manifest.labels))),
             "logits": Tensor("DT_FLOAT", (-1, len(manifest.labels))),
             "label": Tensor("DT_STRING", (-1,))}
+    default = "text" if "text" in predictor.task.OUTPUTS else "tokens"
     inputs = {"text": {field: Tensor("DT_STRING", (-1,), f"serving_default_{field}:0")
                        for field in text_fields(predictor.task)},
               "tokens": {n: Tensor("DT_INT32", (-1, -1), f"tokens_{n}:0") for n in INPUTS}}
     return {name: Signature(inputs[key], {n: rows.get(n, Tensor("DT_FLOAT", None))
                                           for n in predictor.task.OUTPUTS[key]})
-            for name, key in ((tf_serving.DEFAULT_SIGNATURE, "text"), ("tokens", "tokens"))}
+            for name, key in ((tf_serving.DEFAULT_SIGNATURE, default), ("tokens", "tokens"))}
 
 
 def takes_text(predictor: Predictor) -> bool:

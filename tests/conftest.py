@@ -91,6 +91,18 @@ def routes() -> list[dict[str, str]]:
     return rows
 
 
+def rhymes(count: int, seed: int = 0) -> list[str]:
+    """Make lines of which each hidden letter can be told from the others: verses come back."""
+    choose = random.Random(seed)
+    verses = ("one bun", "two cow", "six fox", "ten hen", "odd cat", "red dog", "his ant")
+    return [", ".join(3 * choose.sample(verses, 2)) for _ in range(count)]
+
+
+def write_lines(path: Path, lines: list[str]) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return path
+
+
 def write_conll(path: Path, sentences: list[tuple[list[str], list[str]]]) -> Path:
     path.write_text("\n\n".join("\n".join(f"{w} {t}" for w, t in zip(*s, strict=True))
                                 for s in sentences) + "\n", "utf-8")
@@ -141,13 +153,14 @@ def toy_run(toys: Path, tmp_path_factory: pytest.TempPathFactory,
     from tf_pipeline import TrainConfig, fit
 
     folder = tmp_path_factory.mktemp("data")
-    epochs = {"multilabel": 12, "regress": 8}
+    epochs = {"multilabel": 12, "regress": 8, "mlm": 20}
     both = write_csv(folder / "shades.csv", shades(1000))
     data = {"classify": f"csv:{opinions_csv}",
             "embed": f"csv:{write_csv(folder / 'routes.csv', routes())}",
             "match": f"csv:{write_csv(folder / 'pairs.csv', pairs(1000))}",
             "multilabel": f"csv:{both}?score=", "regress": f"csv:{both}?labels=",
-            "tag": f"conll:{write_conll(folder / 'travels.conll', travels(1000))}"}
+            "tag": f"conll:{write_conll(folder / 'travels.conll', travels(1000))}",
+            "mlm": f"lines:{write_lines(folder / 'lines.txt', rhymes(1000))}"}
 
     def make(task: str) -> Path:
         out = toys / "runs" / task
@@ -155,7 +168,7 @@ def toy_run(toys: Path, tmp_path_factory: pytest.TempPathFactory,
             if not (out / "run.json").exists():
                 fit(TrainConfig(task=task, train=data[task], out=out, backbone="tiny",
                                 max_len=96, epochs=epochs.get(task, 4), batch_size=16,
-                                learning_rate=5e-3, patience=12))
+                                learning_rate=1e-2 if task == "mlm" else 5e-3, patience=12))
         return out
 
     return make

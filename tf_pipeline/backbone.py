@@ -93,7 +93,7 @@ def _initializer(config: BertConfig) -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
-class _BertLayer(keras.layers.Layer):
+class BertLayer(keras.layers.Layer):
     """A layer that is rebuilt from the whole architecture, so nothing of it is lost in saving."""
 
     def __init__(self, config: BertConfig | dict[str, Any], **kwargs: Any):
@@ -114,7 +114,7 @@ class _BertLayer(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("bert")
-class Embeddings(_BertLayer):
+class Embeddings(BertLayer):
     """Word, position and segment embeddings, summed and normalized: (B, L) -> (B, L, H)."""
 
     def __init__(self, config: BertConfig | dict[str, Any], **kwargs: Any):
@@ -150,7 +150,7 @@ class Embeddings(_BertLayer):
 
 
 @keras.saving.register_keras_serializable("bert")
-class EncoderLayer(_BertLayer):
+class EncoderLayer(BertLayer):
     """Self-attention and feed-forward with residuals and post-norm (Vaswani et al. 2017)."""
 
     def __init__(self, config: BertConfig | dict[str, Any], **kwargs: Any):

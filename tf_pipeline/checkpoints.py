@@ -1,6 +1,7 @@
 """Where a backbone comes from: each source gives a config, a tokenizer and weights.
 
-`minilm`, `tiny`, a folder (Hugging Face layout or a run), `hf:<repository>`, `keras:<preset>`.
+`minilm`, `tiny`, a folder (Hugging Face layout or a run), `hf:<repository>`, `keras:<preset>`,
+`new:vocab=<file>`.
 """
 
 import dataclasses
@@ -81,6 +82,10 @@ def load(source: str, cased: bool | None = None) -> Checkpoint:
         checkpoint = from_folder(_download(rest), cased, source)
     elif colon and scheme == "keras":
         checkpoint = _keras_hub(rest)
+    elif colon and scheme == "new":
+        from . import scratch
+
+        checkpoint = scratch.load(rest, cased)
     elif (folder / "run.json").exists():
         checkpoint = _run(folder)
     elif folder.is_dir():
@@ -185,9 +190,11 @@ def _download(repository: str) -> Path:
 
 def _run(folder: Path) -> Checkpoint:
     from .run import Run
+    from .task import Pretrained
 
     run = Run.load(folder)
-    return Checkpoint(str(folder), run.config, run.encoder, get_weights(run.backbone))
+    head = run.task.head_weights(run.model) if isinstance(run.task, Pretrained) else {}
+    return Checkpoint(str(folder), run.config, run.encoder, {**get_weights(run.backbone), **head})
 
 
 def _keras_hub(preset: str) -> Checkpoint:

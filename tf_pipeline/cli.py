@@ -1,4 +1,4 @@
-"""`python -m tf_pipeline train evaluate predict import doctor backbones datasets`."""
+"""`python -m tf_pipeline train evaluate predict import vocabulary doctor backbones datasets`."""
 
 import argparse
 import json
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_evaluate(verbs)
     _add_predict(verbs)
     _add_import(verbs)
+    _add_vocabulary(verbs)
     for name, function, text in (("backbones", _backbones, "list where a backbone can come from"),
                                  ("datasets", _datasets, "list what data can be read")):
         verb = verbs.add_parser(name, help=text)
@@ -89,6 +90,15 @@ def _add_import(verbs: Any) -> None:
     verb.add_argument("folder", type=Path, help="folder that save_pretrained wrote")
     add_flags(verb, ImportConfig)
     verb.set_defaults(command=_import)
+    _common(verb)
+
+
+def _add_vocabulary(verbs: Any) -> None:
+    from .vocabulary import VocabularyConfig
+
+    verb = verbs.add_parser("vocabulary", help="make a vocabulary of your texts, for a new BERT")
+    add_flags(verb, VocabularyConfig)
+    verb.set_defaults(command=_vocabulary)
     _common(verb)
 
 
@@ -189,6 +199,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
         raise UserError(f"--data {flags.data} has records without {', '.join(lacking)}. Name the "
                         f"column, e.g. ?{lacking[0]}=COLUMN.")
     outside = list(sources.read(flags.out_of_scope)) if flags.out_of_scope else []
+    records = predictor.prepare(records)
     found, outputs = predictor.examine(records)
     scores = {**describe(predictor), **found}
     metric = predictor.task.METRIC
@@ -226,6 +237,15 @@ def _import(flags: argparse.Namespace) -> None:
                  f"by {judged}\nWrote {run.path}", flags.json)
 
 
+def _vocabulary(flags: argparse.Namespace) -> None:
+    from . import vocabulary
+
+    config = from_flags(vocabulary.VocabularyConfig, flags)
+    texts = vocabulary.write(config)
+    command.show({"vocabulary": str(config.out), "pieces": config.size, "texts": texts},
+                 f"{config.size} pieces of {texts} texts\nWrote {config.out}", flags.json)
+
+
 def _predict(flags: argparse.Namespace) -> None:
     if flags.texts and flags.file:
         raise UserError(f"Texts come from the command line ({len(flags.texts)} given) or from "
@@ -243,6 +263,8 @@ def _shown(answer: dict[str, Any]) -> str:
     if "spans" in answer:
         return "; ".join(f"{s['label']} {s['text']!r} {s['score']:.4f}"
                          for s in answer["spans"]) or "-"
+    if "masks" in answer:
+        return "; ".join(f"{m['token']} {m['score']:.4f}" for m in answer["masks"]) or "-"
     if "labels" in answer:
         return ", ".join(f"{name} {answer['scores'][name]:.4f}" for name in answer["labels"]) or "-"
     if "embedding" in answer:

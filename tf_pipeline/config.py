@@ -21,6 +21,8 @@ BACKBONES = {
     "runs/NAME": "the backbone of a finished run",
     "hf:REPOSITORY[@REVISION]": "a BERT of the Hugging Face hub",
     "keras:PRESET": "a KerasHub BERT preset or preset folder, e.g. keras:bert_base_en_uncased",
+    "new:vocab=FILE&layers=4": "random weights for the task mlm; also hidden=256, heads=4, "
+                               "intermediate, positions; FILE is a vocab.txt or tokenizer.json",
     "tiny": "2 layers, hidden 32, random weights: for tests and for trying things out",
 }
 

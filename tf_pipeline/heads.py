@@ -1,12 +1,17 @@
-"""The layer that answers: transformers' heads, a dropout and a dense layer named `logits`."""
+"""The layers that answer: transformers' heads, under their names or as `logits`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from .backbone import ACTIVATIONS, BertConfig, BertLayer
 from .config import Pooling
+from .errors import UserError
+
+NO_TARGET = -1  # tokens that the loss leaves out
 
 
 def for_text(backbone: keras.Model, pooling: Pooling, units: int, name: str) -> keras.Model:
@@ -50,3 +55,102 @@ def rescale(model: keras.Model, scale: float, shift: float = 0.0) -> None:
     head = model.get_layer("logits")
     kernel, bias = (np.asarray(w) for w in head.get_weights())
     head.set_weights([kernel * scale, bias * scale + shift])
+
+
+def loss_of_known(targets: Any, logits: Any) -> Any:
+    """Give (batch,) losses whose mean is the mean over all tokens of the batch with a target.
+
+    Targets are (batch, tokens), NO_TARGET where there is none; logits (batch, tokens, classes).
+    """
+    targets = ops.cast(targets, "int32")
+    known = ops.cast(targets != NO_TARGET, logits.dtype)
+    losses = keras.losses.sparse_categorical_crossentropy(ops.maximum(targets, 0), logits,
+                                                          from_logits=True)
+    count = ops.maximum(ops.mean(ops.sum(known, -1)), 1e-6)
+    return ops.sum(losses * known, -1) / count
+
+
+class VocabularyHead(BertLayer):
+    """BertForMaskedLM's head: dense, activation, norm, and the word table as the last weights.
+
+    (batch, tokens, hidden) -> float32 (batch, tokens, vocabulary). The table is the backbone's own,
+    so a model with this head is rebuilt by its task and not from `get_config`.
+    """
+
+    def __init__(self, config: BertConfig, word: keras.layers.Embedding, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        self.word = word
+        self.dense = self._dense(config.hidden_size, "dense")
+        self.norm = self._norm("norm")
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights that are not the table's."""
+        self.dense.build((None, self.config.hidden_size))
+        self.norm.build((None, self.config.hidden_size))
+        self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros",
+                                    name="bias", dtype="float32")
+        self.built = True
+
+    def call(self, hidden: Any) -> Any:
+        """Give logits for every row."""
+        tokens = ops.shape(hidden)[1]
+        rows = ops.reshape(hidden, (-1, self.config.hidden_size))  # 2-D MatMuls, as in the encoder
+        rows = self.norm(ACTIVATIONS[self.config.hidden_act](self.dense(rows)))
+        table = ops.cast(self.word.embeddings, rows.dtype)
+        logits = ops.cast(ops.matmul(rows, ops.transpose(table)), "float32") + self.bias
+        return ops.reshape(logits, (-1, tokens, self.config.vocab_size))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """(B, L, H) -> (B, L, V)."""
+        return (*input_shape[:2], self.config.vocab_size)
+
+
+def for_vocabulary(backbone: keras.Model, name: str) -> keras.Model:
+    """Give logits (batch, length, vocabulary)."""
+    _leave_pooler(backbone)
+    embeddings = backbone.get_layer("embeddings")
+    head = VocabularyHead(embeddings.config, embeddings.word, name="vocabulary")
+    return keras.Model(backbone.input,
+                       {"logits": head(backbone(backbone.input)["sequence_output"])}, name=name)
+
+
+def at_positions(model: keras.Model) -> keras.Model:
+    """Give a model over the same layers with logits at `positions` only: (batch, positions, V)."""
+    positions = keras.Input((None,), dtype="int32", name="positions")
+    hidden = model.get_layer("backbone")(model.input)["sequence_output"]
+    rows = ops.take_along_axis(hidden, ops.expand_dims(positions, -1), 1)
+    return keras.Model({**model.input, "positions": positions},
+                       {"logits": model.get_layer("vocabulary")(rows)})
+
+
+def _vocabulary_variables(model: keras.Model) -> dict[str, tuple[keras.Variable, bool]]:
+    """Name the head's weights as transformers does, and say which PyTorch stores transposed."""
+    head, prefix = model.get_layer("vocabulary"), "cls.predictions"
+    return {f"{prefix}.transform.dense.weight": (head.dense.kernel, True),
+            f"{prefix}.transform.dense.bias": (head.dense.bias, False),
+            f"{prefix}.transform.LayerNorm.weight": (head.norm.gamma, False),
+            f"{prefix}.transform.LayerNorm.bias": (head.norm.beta, False),
+            f"{prefix}.bias": (head.bias, False)}
+
+
+def get_vocabulary_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Read the head's weights under the names and in the layout of a BertForMaskedLM."""
+    arrays = {name: (ops.convert_to_numpy(variable), turned)
+              for name, (variable, turned) in _vocabulary_variables(model).items()}
+    return {name: array.T if turned else array for name, (array, turned) in arrays.items()}
+
+
+def set_vocabulary_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> bool:
+    """Load the head of a BertForMaskedLM; False, and nothing loaded, where there is none."""
+    variables = _vocabulary_variables(model)
+    if not set(variables) <= set(weights):
+        return False
+    for name, (variable, turned) in variables.items():
+        array = weights[name].T if turned else weights[name]
+        if name.endswith("predictions.bias"):  # pieces that were added to the vocabulary
+            array = np.pad(array, (0, max(0, variable.shape[0] - len(array))))
+        if array.shape != tuple(variable.shape):
+            raise UserError(f"The checkpoint's {name!r} has shape {array.shape}; config.json "
+                            f"says {tuple(variable.shape)}. The two files do not belong together.")
+        variable.assign(array)
+    return True

@@ -14,7 +14,18 @@ from . import plugins, runtimes
 from .artifact import Graph, Manifest
 from .errors import UserError
 from .runner import Runner, run_all
-from .task import Answer, Confident, Judge, Record, Scores, Task, create, question, text_fields
+from .task import (
+    Answer,
+    Confident,
+    Judge,
+    Prepared,
+    Record,
+    Scores,
+    Task,
+    create,
+    question,
+    text_fields,
+)
 from .text import Arrays, Encoded, TextEncoder
 
 log = logging.getLogger(__name__)
@@ -109,7 +120,13 @@ class Predictor:
 
     def evaluate(self, records: Sequence[Record]) -> Scores:
         """Score records against their targets."""
-        return self.examine(records)[0]
+        return self.examine(self.prepare(records))[0]
+
+    def prepare(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Make the rows that are scored, where a task scores others than it reads."""
+        if isinstance(self.task, Prepared):
+            return self.task.questions(records, self.encoder, self.limit)
+        return records
 
     def examine(self, records: Sequence[Record]) -> tuple[Scores, Arrays]:
         """Score records against their targets, and give the outputs that were scored."""

@@ -168,14 +168,14 @@ def write(out: Path, parts: dict[str, str], info: dict[str, Any]) -> Run:
     return Run.load(out)
 
 
-def choose_evaluation(validation: list[Record],
-                      test: list[Record]) -> dict[str, list[Record]]:
+def choose_evaluation(validation: list[Record], test: list[Record],
+                      most: int = EVALUATION_ROWS) -> dict[str, list[Record]]:
     """Choose the rows that travel with the run: test first, a fifth left for validation.
 
     Export chooses quantization settings on validation rows and reports on test rows.
     """
-    share = min(len(validation), max(EVALUATION_ROWS // 5, EVALUATION_ROWS - len(test)))
-    return {"test": spread(test, EVALUATION_ROWS - share),
+    share = min(len(validation), max(most // 5, most - len(test)))
+    return {"test": spread(test, most - share),
             "validation": spread(validation, share)}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .text import Arrays, Encoded, batches
+from .text import Arrays, Encoded, Words, batches
 
 # Takes the three standard inputs, int (batch, length); gives named outputs, (batch, ...).
 Runner = Callable[[Arrays], Arrays]
@@ -19,16 +19,22 @@ def run_all(runner: Runner, encoded: Encoded, size: int = 32, length: int | None
     (groups, texts of each, ...), without those that have a row for each token.
     """
     results: Arrays = {}
+    words = encoded.words
+    numbers = None if words is None else words.at_first(len(encoded.ids))
+    if words is not None:
+        size = max(1, min(size, words.tokens_a_batch // (length or encoded.lengths.max(initial=1))))
     for rows, inputs in batches(encoded, size, length):
         for name, values in runner(inputs).items():
             values = np.asarray(values)[:len(rows)]
             if values.ndim > 2 and encoded.groups is not None:
                 continue  # gigabytes for some thousand texts
-            if values.ndim > 2:  # what a model gives for padding means nothing
+            if values.ndim > 2 and words is not None and numbers is not None:
+                for value, row in zip(values, rows, strict=True):
+                    here = numbers[encoded.splits[row]:encoded.splits[row + 1]]
+                    _put(results, words, name, value[:len(here)][here >= 0], here[here >= 0])
+            elif values.ndim > 2:  # (batch, length, ...)
+                # What a model gives for padding means nothing.
                 values = values * inputs["attention_mask"][:len(rows), :, None]
-            if values.ndim > 2 and encoded.words is not None:  # (batch, length, ...)
-                _scatter(results, name, values, rows, encoded)
-            elif values.ndim > 2:
                 longest = length or int(encoded.lengths.max(initial=0))
                 shape = (len(encoded), longest, *values.shape[2:])
                 whole = results.setdefault(name, np.zeros(shape, values.dtype))
@@ -39,15 +45,14 @@ def run_all(runner: Runner, encoded: Encoded, size: int = 32, length: int | None
                 results.setdefault(name, np.zeros(shape, values.dtype))[rows] = values
     if encoded.groups is not None:
         return {name: values[encoded.groups] for name, values in results.items()}
-    if encoded.words is None:
+    if words is None:
         return results
-    return {name: encoded.words.padded(values) for name, values in results.items()}
+    return {name: words.padded(values) for name, values in results.items()}
 
 
-def _scatter(results: Arrays, name: str, values: np.ndarray, rows: np.ndarray,
-             encoded: Encoded) -> None:
-    """Write a batch's token rows at the places that the tokens have in `encoded.ids`."""
-    flat = results.setdefault(name, np.zeros((len(encoded.ids), *values.shape[2:]), values.dtype))
-    for value, row in zip(values, rows, strict=True):
-        start, stop = encoded.splits[row], encoded.splits[row + 1]
-        flat[start:stop] = value[:stop - start]
+def _put(results: Arrays, words: Words, name: str, values: np.ndarray,
+         numbers: np.ndarray) -> None:
+    """Write a text's word rows at the words' numbers, as far as they are kept."""
+    for key, kept in words.keep(name, values, numbers).items():
+        shape = (len(words.first), *kept.shape[1:])
+        results.setdefault(key, np.zeros(shape, kept.dtype))[numbers] = kept

@@ -63,6 +63,17 @@ def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
                         f"{', '.join(sorted(readers))}; e.g. csv:{location or 'reviews.csv'}.")
     if not location:
         raise UserError(f"{spec!r} names no location. Write {scheme}:LOCATION.")
+    options = parse_options(query, spec)
+    allowed = readers[scheme].OPTIONS
+    unknown = next((key for key in options if key not in allowed), None)
+    if unknown is not None:
+        raise UserError(f"Unknown option {unknown!r} in {spec!r}. "
+                        f"Allowed for {scheme}: {', '.join(allowed) or 'none'}.")
+    return scheme, location, options
+
+
+def parse_options(query: str, spec: str) -> dict[str, str]:
+    """Take `key=value&key=value` apart; errors name `spec`, of which it is a part."""
     options: dict[str, str] = {}
     for pair in filter(None, query.split("&")):
         key, equals, value = pair.partition("=")
@@ -71,12 +82,7 @@ def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
             raise UserError(f"Option {key!r} {problem} in {spec!r}. "
                             "Write each as key=value, with & between two of them.")
         options[key] = unquote(value)
-    allowed = readers[scheme].OPTIONS
-    unknown = next((key for key in options if key not in allowed), None)
-    if unknown is not None:
-        raise UserError(f"Unknown option {unknown!r} in {spec!r}. "
-                        f"Allowed for {scheme}: {', '.join(allowed) or 'none'}.")
-    return scheme, location, options
+    return options
 
 
 def _scheme_of_path(location: str) -> str:

@@ -18,6 +18,7 @@ from .text import Arrays, Encoded, TextEncoder, generated_texts
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 Record = dict[str, Any]
 Answer = dict[str, Any]
@@ -186,6 +187,51 @@ class Imported(Protocol):
     def answered(self, records: Sequence[Record], outputs: Arrays,
                  encoded: Encoded) -> list[Record]:
         """Give unlabelled records the model's own answers as targets."""
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """What a task adds whose examples are not the records as they are read."""
+
+    KEPT_ROWS: ClassVar[int]  # how many evaluation rows a run keeps
+
+    def examples(self, records: Sequence[Record], encoder: TextEncoder) -> list[Record]:
+        """Make what is trained on."""
+
+    def questions(self, records: Sequence[Record], encoder: TextEncoder,
+                  max_len: int | None = None) -> list[Record]:
+        """Make what is scored, targets included; rows that were made before come back."""
+
+
+@runtime_checkable
+class Corrupting(Protocol):
+    """What a task adds that changes training batches as they come, targets among them."""
+
+    def mask(self, batches: "tf.data.Dataset", encoder: TextEncoder,
+             seed: int) -> "tf.data.Dataset":
+        """Give batches for the model of `trainer`."""
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """What a task adds whose head checkpoints have too."""
+
+    def restore(self, model: "keras.Model", weights: dict[str, np.ndarray]) -> None:
+        """Load the head from a checkpoint's weights, if they hold one."""
+
+    def head_weights(self, model: "keras.Model") -> dict[str, np.ndarray]:
+        """Give the head under the names that `restore` reads."""
+
+
+@runtime_checkable
+class Ranked(Protocol):
+    """What a task adds whose answers are many candidates in order: the first is a close call.
+
+    Its METRIC is a mean over values, not a share of right answers.
+    """
+
+    MOST_LOST: ClassVar[float]  # by how much METRIC may fall where weights are rounded
+    LEAST_EQUAL: ClassVar[float]  # share of first candidates that stay first
 
 
 @runtime_checkable

@@ -8,8 +8,9 @@ import random
 import string
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -105,6 +106,8 @@ class Words:
     splits: np.ndarray  # int64 (texts + 1,)
     owners: np.ndarray  # int64 (windows,): the text of each
 
+    tokens_a_batch: ClassVar[int] = 1 << 20  # most that run_all asks a model for at once
+
     def __len__(self) -> int:
         return len(self.splits) - 1
 
@@ -113,17 +116,23 @@ class Words:
         """Words of each text: (texts,)."""
         return np.diff(self.splits)
 
-    def padded(self, values: np.ndarray) -> np.ndarray:
-        """Take token values (tokens, ...) by first piece: (texts, most words, ...), zeros after.
+    def keep(self, name: str, values: np.ndarray, numbers: np.ndarray) -> Arrays:
+        """Choose what stays of an output's values (words, ...) for the words with these numbers."""
+        return {name: values}
 
-        A word without a piece has zeros as well.
-        """
-        most = int(self.counts.max(initial=0))
-        result = np.zeros((len(self), most, *values.shape[1:]), values.dtype)
-        seen = self.first >= 0
-        rows, places = self._grid()
-        result[rows[seen], places[seen]] = values[self.first[seen]]
+    def padded(self, values: np.ndarray) -> np.ndarray:
+        """Lay word values (words, ...) out by text: (texts, most words, ...), zeros after."""
+        result = np.zeros((len(self), int(self.counts.max(initial=0)), *values.shape[1:]),
+                          values.dtype)
+        result[self._grid()] = values
         return result
+
+    def at_first(self, tokens: int) -> np.ndarray:
+        """Number the words at their first pieces, -1 at all other tokens: (tokens,)."""
+        numbers = np.full(tokens, -1)
+        seen = np.flatnonzero(self.first >= 0)
+        numbers[self.first[seen]] = seen
+        return numbers
 
     def at_tokens(self, values: np.ndarray, tokens: int, fill: int) -> np.ndarray:
         """Put word values (texts, most words) on first pieces, `fill` on all others: (tokens,)."""
@@ -174,12 +183,49 @@ class TextEncoder:
         """Write the tokenizer as tokenizer.json, without padding and truncation."""
         return self._tokenizer.to_str(pretty=True)
 
-    @property
+    @cached_property
     def vocabulary(self) -> list[str]:
         """Pieces in the order of their ids: line i of vocab.txt is id i."""
         by_id = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items(),
                        key=lambda item: item[1])
         return [piece for piece, _ in by_id]
+
+    @cached_property
+    def special_ids(self) -> dict[str, int]:
+        """Name the pieces that stand for no text, [UNK] among them, with their ids."""
+        added = json.loads(self._tokenizer.to_str())["added_tokens"]
+        return {token["content"]: token["id"] for token in added if token["special"]}
+
+    @cached_property
+    def mask_token(self) -> str:
+        """The piece that stands for a hidden one, as it is written in a text."""
+        found = [name for name in self.special_ids if name.strip("[]<>").lower() == "mask"]
+        if not found:
+            raise UserError("The tokenizer has no [MASK] or <mask> among its special tokens "
+                            f"({', '.join(self.special_ids) or 'none'}), and masking needs one. "
+                            "Choose a checkpoint that was pretrained with one.")
+        return found[0]
+
+    @property
+    def separator(self) -> str:
+        """The piece that ends a text."""
+        return self._tokenizer.encode("").tokens[-1]
+
+    def piece(self, number: int) -> str:
+        """Give the piece with this id."""
+        return self._tokenizer.id_to_token(number) or ""
+
+    def number(self, piece: str) -> int:
+        """Give the id of a piece; UserError where the vocabulary lacks it."""
+        found = self._tokenizer.token_to_id(piece)
+        if found is None:
+            raise UserError(f"The vocabulary has no piece {piece!r}. The data were prepared for "
+                            "another tokenizer; give the texts themselves.")
+        return found
+
+    def whole(self, texts: Sequence[str]) -> list["Encoding"]:
+        """Encode whole texts without special tokens, with each piece's word and characters."""
+        return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
 
     @property
     def is_wordpiece(self) -> bool:

@@ -19,7 +19,7 @@ from .errors import UserError
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Record, Task, Trained, options_of
+from .task import Corrupting, Prepared, Pretrained, Record, Task, Trained, options_of
 from .text import Arrays, TextEncoder
 
 if TYPE_CHECKING:
@@ -96,9 +96,14 @@ class _Training:
         self.out: Path = config.out
         self.encoder: TextEncoder = checkpoint.encoder
         self.encoder.max_len = config.max_len
+        if isinstance(task, Prepared):
+            self.parts = dataclasses.replace(
+                parts, train=task.examples(parts.train, self.encoder),
+                validation=task.questions(parts.validation, self.encoder),
+                test=task.questions(parts.test, self.encoder))
         self.device = accelerator.choose(config.precision)
         self.started = time.time()
-        self.encoded = task.encode(parts.train, self.encoder)
+        self.encoded = task.encode(self.parts.train, self.encoder)
         if self.encoded.cut:
             log.warning("%d of %d training texts are longer than --max-len %d and were cut.",
                         self.encoded.cut, len(self.encoded), config.max_len)
@@ -119,6 +124,8 @@ class _Training:
                 raise UserError(f"--epochs is {self.config.epochs}, and the weights that task "
                                 f"{self.config.task} adds to the checkpoint are random. Give 1 or "
                                 "more.")
+            if isinstance(self.task, Pretrained):
+                self.task.restore(model, self.checkpoint.weights or {})
             trainer = self._compile(model)
         self._announce(model)
         with files.disk_errors(self.out), stop_on_signals() as request:
@@ -154,6 +161,8 @@ class _Training:
         targets = self.task.targets(self.parts.train)
         batches = training_batches(self.encoded, targets, self.task.weights(targets),
                                    self.config.batch_size, self.config.seed)
+        if isinstance(self.task, Corrupting):
+            batches = self.task.mask(batches, self.encoder, self.config.seed)
         try:
             trainer.fit(batches, steps_per_epoch=self.steps, epochs=self.config.epochs,
                         shuffle=False, verbose=0,
@@ -184,7 +193,7 @@ class _Training:
         """Say device, precision and the minutes to come, from the time of a forward pass."""
         rows = np.argsort(self.encoded.lengths)[len(self.encoded) // 2:][:self.config.batch_size]
         sample = self.encoded.take(rows)
-        runner = keras_runtime.wrap(model)
+        runner = keras_runtime.wrap(model.get_layer("backbone"))  # heads take little
         run_all(runner, sample, len(rows))  # compiles
         begin = time.perf_counter()
         run_all(runner, sample, len(rows))
@@ -209,7 +218,9 @@ class _Training:
                calibration: dict[str, float], stopped: Any) -> Run:
         best_epoch = validation.best["epoch"] if validation.best else 0
         test, outputs = self.parts.test, self.outputs(model, self.parts.test)
-        kept = run.choose_evaluation(self.parts.validation, test)
+        most = (self.task.KEPT_ROWS if isinstance(self.task, Prepared)
+                else run.EVALUATION_ROWS)
+        kept = run.choose_evaluation(self.parts.validation, test, most)
         scores: dict[str, Any] = {
             "history": validation.history, "best_epoch": best_epoch, "calibration": calibration,
             "validation": self.score(model, self.parts.validation),

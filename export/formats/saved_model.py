@@ -32,7 +32,7 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
     tokens = tf.function(twin.function(twin.task.OUTPUTS["tokens"]),
                          input_signature=twin.specs(None, None, "int32"))
     signatures = {"tokens": tokens.get_concrete_function()}
-    if "text" in options.signatures:
+    if twin.answers_text(options.signatures):
         # Not a signature: parity and the curious load it to see the ids that the server makes.
         module.tokenize = text_tokenizer(twin.encoder, twin.run.max_len, text_fields(twin.task))
         module.serve_text = _text_function(twin, module.tokenize)

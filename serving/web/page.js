@@ -122,6 +122,7 @@ function showAnswers(asked, given) {
     const old = answers.children[i];
     const item = old ?? answers.appendChild(make("li", "answer"));
     if (answer.spans) showSpans(item, asked[i], answer.spans);
+    else if (answer.masks) showSpans(item, asked[i], answer.masks.map(asSpan));
     else if (answer.scores) showScores(item, asked[i], answer);
     else item.replaceChildren(sentence(asked[i]), make("p", "number", summary(answer)));
   });
@@ -137,6 +138,7 @@ function inWords(given) {
 
 function summary(answer) {
   if (answer.spans) return plural(answer.spans.length, "span");
+  if (answer.masks) return answer.masks.map(({ token }) => token).join(" ") || "no [MASK]";
   if (answer.labels) return answer.labels.join(" and ") || "no label";
   if (answer.embedding) return vector(answer.embedding);
   if (!answer.scores) return String(answer.score); // a number to predict
@@ -204,6 +206,10 @@ function showSpans(item, text, spans) {
   }
   whole.append(characters.slice(end).join(""));
   item.replaceChildren(whole);
+}
+
+function asSpan(mask) {
+  return { ...mask, label: mask.token };
 }
 
 function colour(label) {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from export import parity
-from tf_pipeline.tasks import classify, tag
+from tf_pipeline.tasks import classify, mlm, tag
 
 INT8, FLOAT32 = parity.TOLERANCES["int8"], parity.TOLERANCES["float32"]
 
@@ -37,6 +37,22 @@ def test_float32_may_never_decide_otherwise() -> None:
     task = classify.Task(("no", "yes"), classify.Options())
     verdict = parity.compare(task, *flipped(1000, 1), FLOAT32, scored=False)
     assert any("decisions differ" in reason for reason in verdict.reasons)
+
+
+def test_perplexity_may_rise_by_one_percent_and_the_best_piece_change() -> None:
+    task = mlm.Task((), mlm.Options())
+    record = {"text": "[MASK]", "masked": ["a"]}
+    # Columns: log of the sum, the target's logit, the two best ones'; ids of target and best.
+    expected = {"logits": np.tile([1.0, -1.0, 0.5, 0.49], (10, 1, 1)),
+                "pieces": np.tile([7, 3, 4], (10, 1, 1))}
+    for rise, moved, ok in ((0.009, 2, True), (0.011, 0, False), (0.0, 3, False)):
+        actual = {name: values.copy() for name, values in expected.items()}
+        actual["logits"][..., 1] -= rise
+        actual["pieces"][:moved, 0, 1] = 4
+        verdict = parity.compare(task, [record] * 10, expected, actual,
+                                 parity.tolerance_of(task, "int8"))
+        assert verdict.ok is ok, verdict.reasons
+    assert parity.tolerance_of(task, "float32").agreement == 1.0
 
 
 def test_ties_may_fall_either_way() -> None:

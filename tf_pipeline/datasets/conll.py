@@ -33,7 +33,8 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
     path = _files.split_files(location, EXTENSIONS)["train"]
     sentences = _sentences(path, options)
     if unit == "sentence":
-        yield from ({"tokens": tokens, "tags": tags} for tokens, tags, _ in sentences)
+        for tokens, tags, _ in sentences:
+            yield {"tokens": tokens, "tags": tags}
         return
     words: list[str] = []
     bio: list[str] = []

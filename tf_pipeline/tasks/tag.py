@@ -98,7 +98,9 @@ class Task:
 
     def compile_args(self) -> dict[str, Any]:
         """Use cross-entropy over first pieces, each word of a batch weighing the same."""
-        return {"loss": {"logits": _first_piece_loss}}
+        from .. import heads
+
+        return {"loss": {"logits": heads.loss_of_known}}
 
     def finish(self, model: "keras.Model", outputs: Arrays,
                records: Sequence[Record]) -> "Task":
@@ -220,16 +222,3 @@ def _report_repairs(read: Sequence[tuple[list[str], int]]) -> None:
 
 def _in_words(found: Sequence[spans.Span], tokens: Sequence[str]) -> str:
     return "; ".join(f"{kind} {' '.join(tokens[first:last])}" for first, last, kind in found) or "-"
-
-
-def _first_piece_loss(targets: Any, logits: Any) -> Any:
-    """Give (batch,) losses whose mean is the mean over all tagged tokens of the batch."""
-    import keras
-    from keras import ops
-
-    targets = ops.cast(targets, "int32")
-    tagged = ops.cast(targets != _NO_TAG, logits.dtype)
-    losses = keras.losses.sparse_categorical_crossentropy(ops.maximum(targets, 0), logits,
-                                                          from_logits=True)
-    count = ops.maximum(ops.mean(ops.sum(tagged, -1)), 1e-6)
-    return ops.sum(losses * tagged, -1) / count
