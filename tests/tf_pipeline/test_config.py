@@ -46,7 +46,7 @@ def test_a_missing_required_flag_is_named(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"max_len": 2}, ["--max-len", "2", ">= 3"]),
-    ({"epochs": 0}, ["--epochs", "0", ">= 1"]),
+    ({"epochs": -1}, ["--epochs", "-1", ">= 0"]),
     ({"batch_size": 0}, ["--batch-size", "0"]),
     ({"learning_rate": 0.0}, ["--learning-rate", "0.0", "above 0"]),
     ({"learning_rate": float("nan")}, ["--learning-rate", "nan"]),

@@ -302,7 +302,7 @@ def test_the_whole_road_by_command(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["hit@10"] > 0.9
     done = command("tf_pipeline", "predict", run, QUESTION, "--json")
     assert len(json.loads(done.stdout)["embedding"]) == 32
-    done = command("export", "convert", run, "--out", artifact)
+    done = command("export", "convert", run, "--out", artifact, "--formats", "onnx,tflite")
     assert done.returncode == 0, done.stderr
     done = command("export", "verify", artifact)
     assert done.returncode == 0, done.stderr
