@@ -28,8 +28,8 @@ class VocabularyConfig:
 
     def __post_init__(self) -> None:
         if self.cased is None:
-            raise UserError(f"{self.out} would not say whether capitals count. Pass --cased to keep "
-                            "them or --uncased to fold them.")
+            raise UserError(f"{self.out} would not say whether capitals count. Pass --cased to "
+                            "keep them or --uncased to fold them.")
         if self.size <= len(SPECIAL_TOKENS):
             raise UserError(f"--size is {self.size}; it must be above the {len(SPECIAL_TOKENS)} "
                             "special pieces.")
