@@ -50,10 +50,9 @@ def _read_head(folder: Path) -> tuple[str, list[str]]:
         raise UserError(f"{path} is not JSON ({error}). Copy the file again.") from None
     named = keys.get("id2label") or {}
     found = (keys.get("architectures") or ["no architecture"])[0]
-    if found == "BertForMaskedLM":
-        raise UserError(f"{path} names {found}, which has no labels to import. Train on with your "
-                        f"texts: train --task mlm --backbone {folder}.")
     kinds = {name: plugins.load(tasks, name).Task for name in plugins.names(tasks)}
+    # What learns from texts alone has no labels to import, and no answers to judge exports by.
+    kinds = {name: kind for name, kind in kinds.items() if set(kind.FIELDS) - {"text"}}
     fitting = {kind.PROBLEM_TYPE: name for name, kind in kinds.items()
                if found == kind.ARCHITECTURE}
     if not fitting:

@@ -68,7 +68,7 @@ class Task:
 
     @classmethod
     def imported(cls, labels: Sequence[str]) -> "Task":
-        """Take the model as it is."""
+        """Take the model as it is; no folder comes here, as there are no labels to judge by."""
         return cls((), Options())
 
     def examples(self, records: Sequence[Record], encoder: TextEncoder) -> list[Record]:
