@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
-from tests.conftest import ROOT, opinions, pairs, routes, shades, travels, write_conll, write_csv
+from tests.conftest import (
+    ROOT,
+    opinions,
+    pairs,
+    routes,
+    shades,
+    travels,
+    write_conll,
+    write_csv,
+    write_lines,
+)
 
 # What the reader has and a test has not: a checkpoint of 83 MB, and minutes. `tiny` learns from
 # scratch, so it needs higher rates.
@@ -91,6 +101,7 @@ class Desk:
         write_csv(self.folder / "texts.csv", [{"text": row["text"]} for row in opinions(50)])
         write_csv(self.folder / "stars.csv", [{"review": row["text"], "stars": row["label"]}
                                               for row in opinions(200, seed=2)])
+        write_lines(self.folder / "corpus.txt", [row["text"] for row in opinions(600)])
         (self.folder / "names").mkdir()
         write_conll(self.folder / "names" / "train.txt", travels(300))
         write_conll(self.folder / "names" / "dev.txt", travels(60, seed=1))

@@ -105,7 +105,8 @@ def test_quoted_messages_stand_in_the_code() -> None:
 def test_flags_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
     words = set(FOREIGN_FLAGS)
     for main, verbs in ((tf_pipeline_main, ("train --task classify", "train --task tag",
-                                            "train --task embed", "predict", "evaluate", "import",
+                                            "train --task embed", "train --task mlm",
+                                            "vocabulary", "predict", "evaluate", "import",
                                             "doctor")),
                         (export_main, ("convert", "verify", "inspect")), (serving_main, ("",))):
         for verb in verbs:

@@ -50,9 +50,6 @@ def _read_head(folder: Path, pairs: bool) -> tuple[str, list[str]]:
         raise UserError(f"{path} is not JSON ({error}). Copy the file again.") from None
     named = keys.get("id2label") or {}
     found = (keys.get("architectures") or ["no architecture"])[0]
-    if found == "BertForMaskedLM":
-        raise UserError(f"{path} names {found}, which has no labels to import. Train on with your "
-                        f"texts: train --task mlm --backbone {folder}.")
     kinds = {name: plugins.load(tasks, name).Task for name in plugins.names(tasks)}
     # Of two tasks with one head, the one that asks for pairs is for those.
     order = sorted((name for name, kind in kinds.items() if issubclass(kind, Imported)),

@@ -36,7 +36,7 @@ class Masks(Words):
     encoder: TextEncoder
     targets: np.ndarray  # int64 (masks,): id of the piece that belongs there, -1 if unknown
 
-    tokens_a_batch: ClassVar[int] = 1024  # their logits are 125 MB with BERT's vocabulary
+    tokens_a_batch: ClassVar[int] = 512  # their logits are 63 MB with BERT's vocabulary
 
     def keep(self, name: str, values: np.ndarray, numbers: np.ndarray) -> Arrays:
         """Keep of (masks, vocabulary) what scores and answers need.

@@ -1,10 +1,13 @@
 """ONNX in the layout of the Hugging Face hub: int64 inputs, any batch and length, `logits` out."""
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tf_pipeline import run
 from tf_pipeline.artifact import Graph
@@ -37,7 +40,7 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
                               strict=False):
             if not axis.dim_value:
                 axis.dim_param = name
-    onnx.save(model, path)
+    onnx.save(_stored_once(model), path)
     yield Graph(FLOAT32, "onnx", "float32", outputs, path.stat().st_size)
     if options.quantize == "int8":
         quantize(model, _calibration(twin), staging / INT8)
@@ -45,6 +48,28 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
         # batch 1: activations are scaled by the largest of a batch, so a text's answer would
         # depend on the texts beside it.
         yield Graph(INT8, "onnx", "int8", outputs, size, batch=1)
+
+
+def _stored_once(model: Any) -> Any:
+    """Store a table that is also used turned over (the words', by mlm's head) in one direction.
+
+    onnxruntime turns it when it loads the file. The int8 file keeps both: only stored weights of a
+    product are quantized.
+    """
+    import onnx
+
+    shared = onnx.ModelProto()
+    shared.CopyFrom(model)
+    graph = shared.graph
+    tables = [t for t in graph.initializer if len(t.dims) == 2 and t.dims[0] != t.dims[1]]
+    for table, turned in itertools.permutations(tables, 2):
+        if (list(table.dims) == list(turned.dims)[::-1] and table.dims[0] > table.dims[1]
+                and np.array_equal(onnx.numpy_helper.to_array(table),
+                                   onnx.numpy_helper.to_array(turned).T)):
+            graph.node.insert(0, onnx.helper.make_node("Transpose", [table.name], [turned.name],
+                                                       name=f"{turned.name}/turned", perm=[1, 0]))
+            graph.initializer.remove(turned)
+    return shared
 
 
 def _calibration(twin: Twin, most: int = 128) -> list[Arrays]:

@@ -232,6 +232,13 @@ def test_spans_are_marked_at_characters_not_at_code_units(page):
     assert page.texts("mark") == ["AdaPER 100.0\xa0%", "<b>LOC 50.0\xa0%"]
 
 
+def test_masks_show_the_piece_that_belongs_there(page):
+    mask = {"token": "room", "score": 0.4, "start": 4, "end": 10, "scores": {"room": 0.4}}
+    page.given([], {"masks": [mask]}).write("the [MASK] was lovely")
+    page.wait(lambda page: page.texts("mark .tag") == ["room 40.0\xa0%"])
+    assert page.texts("mark") == ["[MASK]room 40.0\xa0%"]
+
+
 def test_of_many_labels_the_best_are_shown(page):
     scores = {f"label {i}": (i + 1) / 36 for i in range(8)}
     page.given(list(scores), {"label": "label 7", "score": 0.2, "scores": scores})

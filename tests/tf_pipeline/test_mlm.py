@@ -104,6 +104,15 @@ def test_files_answer_as_the_run_does(run: Path, artifact: Path, runtime: str) -
     assert answers[1] == {"masks": []}
 
 
+def test_the_word_table_is_stored_once_in_float32(run: Path, artifact: Path) -> None:
+    import onnx
+
+    config = Run.load(run).config
+    shape = sorted((config.vocab_size, config.hidden_size))
+    graph = onnx.load(artifact / "onnx/model.onnx").graph
+    assert [sorted(t.dims) for t in graph.initializer].count(shape) == 1
+
+
 def test_the_server_answers_masks_and_takes_ids(artifact: Path) -> None:
     client = TestClient(create_app(Predictor(artifact), Limits()))
     (answer,) = client.post("/v1/models/mlm:answer", json={"text": TEXT}).json()["answers"]

@@ -81,7 +81,7 @@ def test_unknown_scheme_lists_the_choices():
 
 
 def test_unknown_option_lists_the_allowed_ones():
-    has(refusal("csv:a.csv?txt=review"), "'txt'", "text, text_b, label, labels, score")
+    has(refusal("csv:a.csv?txt=review"), "'txt'", "text, text_b, negative, label, labels")
     has(refusal("lines:a.txt?text=review"), "'text'", "none")
     # The option that a scheme itself sets is not for the user.
     has(refusal("csv:a.csv?format=tsv"), "'format'")

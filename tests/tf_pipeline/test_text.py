@@ -171,10 +171,10 @@ def test_long_texts_are_windowed_and_no_word_is_lost(encoder: TextEncoder, max_l
         assert (text.words.first >= 0).all()
 
 
-def test_padded_words_take_the_values_of_first_pieces(encoder: TextEncoder) -> None:
+def test_padded_words_are_laid_out_by_text(encoder: TextEncoder) -> None:
     encoded = encoder.encode_words([["Ouagadougou", "is"], ["hot"], []])
     assert encoded.words is not None
-    values = encoded.words.padded(np.arange(len(encoded.ids), dtype=np.float32)[:, None])
+    values = encoded.words.padded(encoded.words.first.astype(np.float32)[:, None])
     assert values.shape == (3, 2, 1)
     assert values[0, 0, 0] == 1
     assert encoded.ids[int(values[0, 1, 0])] == encoder.encode(["is"]).ids[1]

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import spans
 from ..errors import UserError
 from ..sources import Record, Split
 from . import _files
@@ -36,6 +35,8 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
         for tokens, tags, _ in sentences:
             yield {"tokens": tokens, "tags": tags}
         return
+    from .. import spans  # brings numpy: listing readers needs none
+
     words: list[str] = []
     bio: list[str] = []
     for tokens, tags, opens in sentences:

@@ -66,11 +66,6 @@ class Task:
         """Take the texts as they are: there are no labels."""
         return cls((), options)
 
-    @classmethod
-    def imported(cls, labels: Sequence[str]) -> "Task":
-        """Take the model as it is."""
-        return cls((), Options())
-
     def examples(self, records: Sequence[Record], encoder: TextEncoder) -> list[Record]:
         """Lay texts out in windows."""
         return [{"text": text} for text in self._windows(records, encoder, encoder.max_len)]
@@ -198,13 +193,6 @@ class Task:
                               "scores": dict(zip(names, chances, strict=True))})
             answers.append({"masks": masks})
         return answers
-
-    def answered(self, records: Sequence[Record], outputs: Arrays,
-                 encoded: Encoded) -> list[Record]:
-        """Add the likeliest pieces."""
-        found = self.decode(outputs, records, encoded)
-        return [{"text": record["text"], "masked": [mask["token"] for mask in answer["masks"]]}
-                for record, answer in zip(records, found, strict=True)]
 
     def decisions(self, outputs: Arrays) -> tuple[list[set[Any]], np.ndarray]:
         """Give each text's best pieces by place, and the smallest lead of one over the second."""
