@@ -37,9 +37,10 @@ def write_tokenizer(folder: Path, encoder: TextEncoder) -> None:
 def write_config(folder: Path, run: Run) -> None:
     """Write config.json as transformers, optimum and transformers.js read it, and labels.txt."""
     keys = json.loads(run.config.to_json())
-    keys |= {"architectures": [run.task.ARCHITECTURE],
-             "id2label": {str(i): label for i, label in enumerate(run.task.labels)},
-             "label2id": {label: i for i, label in enumerate(run.task.labels)}}
+    keys["architectures"] = [run.task.ARCHITECTURE]
+    if run.task.labels:
+        keys |= {"id2label": {str(i): label for i, label in enumerate(run.task.labels)},
+                 "label2id": {label: i for i, label in enumerate(run.task.labels)}}
     if run.task.PROBLEM_TYPE:
         keys["problem_type"] = run.task.PROBLEM_TYPE
     # Ours: what decoding needs beyond the labels, for clients that read only this file.
@@ -94,8 +95,7 @@ tags: [bert, onnx, tflite, tensorflow]
 ---
 # {manifest.name}
 
-Task `{manifest.task}` with {len(manifest.labels)} labels: {', '.join(manifest.labels[:30])}{
-    ' ...' if len(manifest.labels) > 30 else ''}. Fine-tuned from `{run.info['config']['backbone']}`
+Task `{manifest.task}`{_labels(manifest)}. Fine-tuned from `{run.info['config']['backbone']}`
 on {run.info['created'][:10]}; texts are cut to {manifest.max_len} tokens.
 
 Test {manifest.metric}: **{scores[manifest.metric]:.4f}** on {scores['examples']} rows.
@@ -118,6 +118,13 @@ from tf_pipeline import Predictor
 Predictor("FOLDER", runtime="{default.runtime}")(["a text"])
 ```
 """, "utf-8")
+
+
+def _labels(manifest: Manifest, most: int = 30) -> str:
+    if not manifest.labels:
+        return ""
+    return (f" with {len(manifest.labels)} labels: {', '.join(manifest.labels[:most])}"
+            + " ..." * (len(manifest.labels) > most))
 
 
 def table(manifest: Manifest) -> str:
