@@ -96,6 +96,8 @@ class _Conversion:
     def __init__(self, run: Run, options: ConvertOptions, staging: Path):
         self.run, self.staging = run, staging
         self.twin = Twin(run)
+        if "saved_model" in options.formats and self.twin.answers_text(options.signatures):
+            plugins.load(formats, "saved_model").check_tokenizer(self.twin.encoder)
         self.records = run.evaluation("test")
         self.encoded = self.twin.task.encode(self.records, self.twin.encoder, run.max_len)
         self.options = dataclasses.replace(options, lengths=self._lengths(options.lengths))

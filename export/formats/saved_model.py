@@ -67,6 +67,13 @@ def _text_function(twin: Twin, tokenize: Any) -> Any:
     return serve
 
 
+def check_tokenizer(encoder: TextEncoder) -> None:
+    """Raise UserError where no text signature can be made."""
+    if not encoder.is_wordpiece:
+        raise UserError("This checkpoint's tokenizer is no WordPiece, and the SavedModel's text "
+                        "signature knows only that. Pass --signatures tokens.")
+
+
 def _strings(fields: Sequence[str]) -> list[Any]:
     import tensorflow as tf
 
@@ -84,9 +91,7 @@ def text_tokenizer(encoder: TextEncoder, max_len: int, fields: Sequence[str] = (
     import tensorflow as tf
     import tensorflow_text as tf_text
 
-    if not encoder.is_wordpiece:
-        raise UserError("This checkpoint's tokenizer is no WordPiece, and the SavedModel's text "
-                        "signature knows only that. Pass --signatures tokens.")
+    check_tokenizer(encoder)
     vocabulary = encoder.vocabulary
     ids = {piece: i for i, piece in enumerate(vocabulary)}
     wordpiece = tf_text.FastWordpieceTokenizer(vocabulary, max_bytes_per_word=4 * 100,
