@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from .errors import UserError
-from .text import CASE_MARKS, Arrays, TextEncoder, Words
+from .text import CASE_MARKS, Arrays, TextEncoder
+from .words import Words
 
 if TYPE_CHECKING:
     import tensorflow as tf

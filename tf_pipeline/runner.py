@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .text import Arrays, Encoded, Words, batches
+from .text import Arrays, Encoded, batches
+from .words import Words
 
 # Takes the three standard inputs, int (batch, length); gives named outputs, (batch, ...).
 Runner = Callable[[Arrays], Arrays]

@@ -6,21 +6,24 @@ Nothing here imports TensorFlow: training, evaluation and serving encode through
 import json
 import random
 import string
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import words
 from .errors import UserError
+from .words import Words
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 Arrays = dict[str, np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+WORD_START = "▁"  # of SentencePiece; a piece of its own before what has no piece with it
 CASE_MARKS = ("⁕", "⁑")  # written before a word that begins with one capital, or with several
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -91,61 +94,6 @@ class Encoded:
             arrays["attention_mask"][row, :used] = 1
             arrays["token_type_ids"][row, :used] = self.types[span]
         return arrays
-
-
-@dataclass(frozen=True)
-class Words:
-    """Where each text's words stand in `Encoded.ids`: text i has words splits[i]:splits[i + 1].
-
-    A text longer than max_len is encoded as several windows, so there may be more of those than
-    texts. Each word is counted once, in the window that shows most around it.
-    """
-
-    first: np.ndarray  # int64 (words,): place of the first piece; -1 for a word without a piece
-    offsets: np.ndarray  # int64 (words, 2): characters in the text
-    splits: np.ndarray  # int64 (texts + 1,)
-    owners: np.ndarray  # int64 (windows,): the text of each
-
-    tokens_a_batch: ClassVar[int] = 1 << 20  # most that run_all asks a model for at once
-
-    def __len__(self) -> int:
-        return len(self.splits) - 1
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Words of each text: (texts,)."""
-        return np.diff(self.splits)
-
-    def keep(self, name: str, values: np.ndarray, numbers: np.ndarray) -> Arrays:
-        """Choose what stays of an output's values (words, ...) for the words with these numbers."""
-        return {name: values}
-
-    def padded(self, values: np.ndarray) -> np.ndarray:
-        """Lay word values (words, ...) out by text: (texts, most words, ...), zeros after."""
-        result = np.zeros((len(self), int(self.counts.max(initial=0)), *values.shape[1:]),
-                          values.dtype)
-        result[self._grid()] = values
-        return result
-
-    def at_first(self, tokens: int) -> np.ndarray:
-        """Number the words at their first pieces, -1 at all other tokens: (tokens,)."""
-        numbers = np.full(tokens, -1)
-        seen = np.flatnonzero(self.first >= 0)
-        numbers[self.first[seen]] = seen
-        return numbers
-
-    def at_tokens(self, values: np.ndarray, tokens: int, fill: int) -> np.ndarray:
-        """Put word values (texts, most words) on first pieces, `fill` on all others: (tokens,)."""
-        result = np.full(tokens, fill, values.dtype)
-        seen = self.first >= 0
-        rows, places = self._grid()
-        result[self.first[seen]] = values[rows[seen], places[seen]]
-        return result
-
-    def _grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """Give each word's text and its place in it."""
-        places = np.arange(len(self.first)) - np.repeat(self.splits[:-1], self.counts)
-        return np.repeat(np.arange(len(self)), self.counts), places
 
 
 class TextEncoder:
@@ -306,68 +254,45 @@ class TextEncoder:
         """Encode texts, or lists of words, and keep where each word's first piece stands.
 
         What is longer than `max_len` goes on in further windows, which share `overlap` tokens
-        with the one before: nothing is cut. A list of words counts as joined by blanks.
+        with the one before: nothing is cut. A list of words counts as joined by blanks. Where the
+        tokenizer has other words than BERT (SentencePiece's end at blanks only), a text is split
+        as BERT does first, so that training on lists of words and answering texts agree.
         """
         limit = self.max_len if max_len is None else max_len
+        splits_itself = self.is_wordpiece
+        given: list[str | list[str]] = []
+        known: list[words.Spans | None] = []
+        for row in rows:
+            if isinstance(row, str) and splits_itself:
+                given.append(row)
+                known.append(None)
+            else:
+                parts, spans = words.split(row) if isinstance(row, str) else (row,
+                                                                              words.joined(row))
+                given.append(parts)
+                known.append(spans)
         self._tokenizer.enable_truncation(limit, stride=min(overlap, (limit - 2) // 2))
         encodings = [self._tokenizer.encode(row, is_pretokenized=not isinstance(row, str))
-                     for row in rows]
+                     for row in given]
         self._tokenizer.no_truncation()
         windows = [[encoding, *encoding.overflowing] for encoding in encodings]
         starts = np.cumsum([0, *(len(w.ids) for part in windows for w in part)]).tolist()
         # A mark stands for no word: answers are read at the word behind it (docs/decisions.md).
-        marks = {self._tokenizer.token_to_id(mark) for mark in CASE_MARKS}
+        names = CASE_MARKS if splits_itself else (*CASE_MARKS, WORD_START)
+        marks = {self._tokenizer.token_to_id(mark) for mark in names}
         found, number = [], 0
-        for row, part in zip(rows, windows, strict=True):
-            found.append(_place_words(row, part, starts[number:number + len(part)], marks))
+        for own, part in zip(known, windows, strict=True):
+            found.append(words.place(part, starts[number:number + len(part)], marks, own))
             number += len(part)
         flat = [w for part in windows for w in part]
-        words = Words(np.array([p for places, _ in found for p in places], np.int64),
-                      np.array([o for _, offsets in found for o in offsets],
-                               np.int64).reshape(-1, 2),
-                      np.cumsum([0, *(len(places) for places, _ in found)]),
-                      np.repeat(np.arange(len(windows)), [len(part) for part in windows]))
+        placed = Words(np.array([p for places, _ in found for p in places], np.int64),
+                       np.array([o for _, offsets in found for o in offsets],
+                                np.int64).reshape(-1, 2),
+                       np.cumsum([0, *(len(places) for places, _ in found)]),
+                       np.repeat(np.arange(len(windows)), [len(part) for part in windows]))
         return Encoded(np.array([i for w in flat for i in w.ids], np.int32),
                        np.array([t for w in flat for t in w.type_ids], np.int32),
-                       np.array(starts, np.int64), 0, self.pad_id, words)
-
-
-def _place_words(row: str | list[str], windows: Sequence["Encoding"],
-                 starts: Sequence[int], skipped: Set[int | None]
-                 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Give each word's first piece, as a place in all ids, and its characters in the text.
-
-    Pieces with an id in `skipped` belong to no word.
-    """
-    best: dict[int, tuple[int, int]] = {}  # word -> (tokens to the nearer edge, place)
-    spans: dict[int, tuple[int, int]] = {}
-    for window, start in zip(windows, starts, strict=True):
-        length, before = len(window.ids), None
-        for token, word in enumerate(window.word_ids):
-            if word is None or window.ids[token] in skipped:
-                continue
-            begin, end = window.offsets[token]
-            known = spans.get(word, (begin, end))
-            spans[word] = (min(known[0], begin), max(known[1], end))
-            # A window that opens inside a word does not show that word's first piece.
-            opens = token == 1 and start != starts[0]
-            if word != before and not (opens and _is_inside(windows, window, word)):
-                room = min(token, length - 1 - token)
-                best[word] = max(best.get(word, (-1, -1)), (room, start + token))
-            before = word
-    if isinstance(row, str):
-        order = sorted(spans)
-        return [best[word][1] for word in order], [spans[word] for word in order]
-    ends = np.cumsum([len(word) + 1 for word in row]) - 1
-    return ([best[i][1] if i in best else -1 for i in range(len(row))],
-            [(int(end) - len(word), int(end)) for word, end in zip(row, ends, strict=True)])
-
-
-def _is_inside(windows: Sequence["Encoding"], window: "Encoding", word: int) -> bool:
-    """Tell whether another window holds an earlier piece of the word that this one opens with."""
-    begin = window.offsets[1][0]
-    return any(w == word and other.offsets[i][0] < begin
-               for other in windows if other is not window for i, w in enumerate(other.word_ids))
+                       np.array(starts, np.int64), 0, self.pad_id, placed)
 
 
 def batches(encoded: Encoded, size: int, length: int | None = None,

@@ -20,10 +20,13 @@ from tokenizers import (
 
 from serving.options import Limits
 from serving.server import create_app
-from tests.conftest import command, write_csv
+from tests.conftest import command, write_conll, write_csv
 from tf_pipeline import Predictor
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.backbone import BertConfig, build, get_weights
+from tf_pipeline.config import TrainConfig
+from tf_pipeline.text import TextEncoder
+from tf_pipeline.training import fit
 
 GOOD = ("服务很好", "房间干净", "lovely room", "味道不错！")
 BAD = ("太差了", "很吵", "awful food", "不推荐。")
@@ -73,6 +76,41 @@ def run(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "has no pooler" in done.stderr
     assert "--pooling can read the mean of all tokens instead" in done.stderr
     return folder / "run"
+
+
+def test_words_of_a_text_are_those_that_training_gives_apart(checkpoint: Path) -> None:
+    encoder = TextEncoder.load(checkpoint / "tokenizer.json", 64, 1)
+    apart = ["我", "觉", "得", "lovely", "room", "！"]
+    lists, texts = encoder.encode_words([apart]), encoder.encode_words(["我觉得 lovely room！"])
+    assert lists.ids.tolist() == texts.ids.tolist()
+    assert lists.words is not None
+    assert texts.words is not None
+    assert lists.words.first.tolist() == texts.words.first.tolist()
+    assert texts.words.offsets.tolist() == [[0, 1], [1, 2], [2, 3], [4, 10], [11, 15], [15, 16]]
+    # What opens a word and says nothing else is not where its tag is read.
+    assert encoder.number("▁") in texts.ids
+    assert encoder.number("▁") not in texts.ids[texts.words.first]
+
+
+def test_names_in_chinese_are_found_in_a_plain_text(checkpoint: Path, tmp_path: Path) -> None:
+    choose, sentences = random.Random(0), []
+    for number in range(500):
+        place, frame = choose.choice(("北京", "上海", "Bonn")), choose.choice(FRAMES)
+        chars = [*frame.partition("{}")[0]]
+        name = [place] if place.isascii() else [*place]
+        rest = [*frame.partition("{}")[2], *choose.choice(("很好", "太差")), str(number)]
+        chars, rest = ([c for c in part if c.strip()] for part in (chars, rest))
+        sentences.append(([*chars, *name, *rest],
+                          ["O"] * len(chars) + ["B-LOC", "I-LOC"][:len(name)] + ["O"] * len(rest)))
+    data = write_conll(tmp_path / "train.txt", sentences)
+    run = fit(TrainConfig(task="tag", train=f"conll:{data}", out=tmp_path / "run", epochs=6,
+                          backbone=str(checkpoint), max_len=48, batch_size=16,
+                          learning_rate=5e-3, patience=6))
+    assert run.metrics["test"]["span_f1"] > 0.9
+    text = "我觉得上海很好"
+    (answer,) = Predictor(tmp_path / "run")([text])
+    assert [(s["label"], s["start"], s["end"], s["text"]) for s in answer["spans"]] == [
+        ("LOC", 3, 5, "上海")]
 
 
 def test_padding_is_the_checkpoints_own(run: Path) -> None:
