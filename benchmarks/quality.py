@@ -31,7 +31,7 @@ RESULTS = HERE / "quality.json"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `{data}` and `{work}` in flags stand for the two folders."""
+    """One line of the table. `{data}`, `{work}` and `{models}` in flags stand for folders."""
 
     name: str
     about: str
@@ -67,6 +67,30 @@ def held_out_intents(data: Path, work: Path) -> None:
     news = _read(data / "ag_news/test.csv")
     _write(work / "scope/far.csv", [{"text": r["text"]} for r in
                                     random.Random(0).sample(news, min(2000, len(news)))])
+
+
+def chinese_names(data: Path, work: Path) -> None:
+    """Write CLUENER as CoNLL: a Han character, word or sign a line."""
+    from tf_pipeline.words import split
+
+    for part in ("train", "dev"):
+        path = data / f"cluener/{part}.jsonl"
+        if not path.exists():
+            raise SystemExit(f"error: --data lacks {path}. benchmarks/data.md says where it is "
+                             "from.")
+        sentences = []
+        for line in path.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            tokens, places = split(row["text"])
+            tags = ["O"] * len(tokens)
+            for kind, mentions in row["label"].items():
+                for start, end in (span for found in mentions.values() for span in found):
+                    inside = [i for i, (a, b) in enumerate(places) if a <= end and b > start]
+                    for i in inside:
+                        tags[i] = f"{'B' if i == inside[0] else 'I'}-{kind}"
+            sentences.append("\n".join(f"{t} {g}" for t, g in zip(tokens, tags, strict=True)))
+        (work / "cluener").mkdir(parents=True, exist_ok=True)
+        (work / f"cluener/{part}.txt").write_text("\n\n".join(sentences) + "\n", "utf-8")
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -130,6 +154,11 @@ ROWS = (
         "text_a --test csv:{data}/stsb/en-test.csv?text=text_a --max-len 64 --epochs 4 "
         "--learning-rate 5e-5 --precision mixed_bfloat16", {"spearman": "Spearman"},
         ".84; aim .86", ".847 (SBERT-base)", repeats=("0",)),
+    Row("cluener", "CLUENER (Chinese), dev, me5-small-zh-en", "--task tag --train "
+        "conll:{work}/cluener/train.txt --test conll:{work}/cluener/dev.txt --backbone "
+        "{models}/me5-small-zh-en --max-len 96 --epochs 4 --learning-rate 2e-4 "
+        "--patience 4 --precision mixed_bfloat16", {"span_f1": "span F1"}, "aim .74",
+        ".788 (BERT-base-chinese, hidden test)", repeats=("0",), prepare=chinese_names),
     Row("scope", "Banking77 without 12 intents, test", "--task classify --train "
         "csv:{work}/scope/train.csv --test csv:{work}/scope/test.csv --max-len 64 --epochs 8 "
         "--learning-rate 3e-4 --patience 8 --pooling mean --precision mixed_bfloat16",
@@ -255,7 +284,8 @@ def report(table: Table) -> str:
 
 
 def _jobs(flags: argparse.Namespace, table: Table, commit: str) -> Iterator[Callable[[], None]]:
-    places = {"data": str(flags.data.resolve()), "work": str(flags.work.resolve())}
+    places = {"data": str(flags.data.resolve()), "work": str(flags.work.resolve()),
+              "models": str((flags.models or flags.data.resolve().parent / "models").resolve())}
     side = "peer" if flags.peer else "ours"
     for row in ROWS:
         if flags.only and row.name not in flags.only.split(","):
@@ -266,7 +296,7 @@ def _jobs(flags: argparse.Namespace, table: Table, commit: str) -> Iterator[Call
         if row.prepare:
             row.prepare(flags.data, flags.work)
         for repeat in row.repeats[:flags.repeats]:
-            command = template.format(data="DIR", work="WORK", repeat=repeat)
+            command = template.format(data="DIR", work="WORK", models="MODELS", repeat=repeat)
             if table.has(row.name, repeat, side, command):
                 continue
 
@@ -288,6 +318,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"),
                         help="folder for what is prepared and trained (default: runs/benchmarks)")
+    parser.add_argument("--models", type=Path, help="folder of the checkpoints that are not built "
+                        "in (default: models beside DIR)")
     parser.add_argument("--only", help="rows to measure, e.g. sst2,conll2003")
     parser.add_argument("--repeats", type=int, help="seeds or folds of each row (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")

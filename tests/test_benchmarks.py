@@ -53,7 +53,7 @@ def test_a_row_is_measured_once_and_written(table: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("row", quality.ROWS, ids=lambda row: row.name)
 def test_every_rows_flags_are_known(row: quality.Row, capsys: pytest.CaptureFixture[str]) -> None:
-    words = row.train.format(data="nowhere", work="nowhere", repeat="0").split()
+    words = row.train.format(data="nowhere", work="nowhere", models="nowhere", repeat="0").split()
     assert cli.main(["train", *words, "--out", "nowhere/run"]) == 2
     assert "nowhere" in capsys.readouterr().err  # no flag is refused, only the folder
     for name in row.metrics:
