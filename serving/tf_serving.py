@@ -142,9 +142,10 @@ def _columns(value: Any, takes: Mapping[str, Tensor]) -> dict[str, list[Any]]:
 
 def read_texts(value: Any, where: str, each: int = 1) -> list[list[str]]:
     """Check an array of at least one string, or of arrays of `each`; gives the latter."""
-    rows = _filled(_read(value, 1 if each == 1 else 2, "DT_STRING", where), where)
-    if each == 1:
-        return [[text] for text in rows]
+    if each == 1 or not isinstance(value, list):
+        return [[text] for text in _filled(_read(value, 1, "DT_STRING", where), where)]
+    rows = [_read(row, 1, "DT_STRING", f"{where}[{i}]")
+            for i, row in enumerate(_filled(value, where))]
     if wrong := [i for i, row in enumerate(rows) if len(row) != each]:
         raise UserError(f"{where}[{wrong[0]}] is an array of {len(rows[wrong[0]])}; expected "
                         f"{each} strings.")

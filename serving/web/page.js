@@ -28,8 +28,11 @@ function make(tag, className, text = "") {
 }
 
 const PAIR_MARK = "|||"; // between two texts that are asked about together
-const lines = () => texts.value.split(/\r?\n/).filter((line) => line.trim());
-const pairs = () => model.fields.length > 1;
+const pairs = () => model !== null && model.fields.length > 1;
+const parts = (line) => line.split(PAIR_MARK).map((text) => text.trim());
+const whole = (line) => (pairs() ? parts(line).length === 2 && !parts(line).includes("")
+  : line.trim() !== "");
+const lines = () => texts.value.split(/\r?\n/).filter(whole); // half a pair is still being typed
 const route = () => `v1/models/${encodeURIComponent(model.model)}`;
 const NO_BREAK = "\u00a0"; // a number and its unit stay on one line
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
@@ -58,7 +61,6 @@ function showError(error) {
 // ---- the question
 
 function body(asked) {
-  const parts = (line) => line.split(PAIR_MARK).map((text) => text.trim());
   const question = { texts: pairs() ? asked.map(parts) : asked };
   if (file.value && file.value !== model.file) question.file = file.value;
   return JSON.stringify(question);
@@ -281,7 +283,10 @@ async function open() {
   const labels = model.labels.length ? ` · ${plural(model.labels.length, "label")}` : "";
   at("about").textContent = `${model.task} · version ${model.version}${labels}`;
   at("drift").hidden = !model.drift;
-  if (pairs()) texts.placeholder = `Two texts a line, with ${PAIR_MARK} between`;
+  if (pairs()) {
+    texts.placeholder = `First text ${PAIR_MARK} second text`;
+    at("hint").prepend(`Two texts a line, with ${PAIR_MARK} between. `);
+  }
   file.replaceChildren(...model.files.map(({ path }) => new Option(path, path)));
   file.value = model.file;
   showFile();
@@ -293,8 +298,9 @@ file.addEventListener("change", () => { showFile(); ask({ now: true }); });
 at("copy").addEventListener("click", copyCurl);
 at("clear").addEventListener("click", () => { texts.value = ""; texts.focus(); ask(); });
 at("example").addEventListener("click", () => {
-  texts.value = model && pairs() ? PAIR_EXAMPLE : EXAMPLE;
-  texts.focus(); ask();
+  texts.value = pairs() ? PAIR_EXAMPLE : EXAMPLE;
+  texts.focus();
+  ask();
 });
 at("question").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -311,3 +311,15 @@ def test_narrow_screen_needs_no_sideways_scrolling(page, width):
     page.write(GOOD + " " + "w" * 300)
     page.wait(lambda page: len(page.sentences()) == 1)
     assert page.js("return document.documentElement.scrollWidth") <= width
+
+
+def test_pairs_are_asked_about_when_both_texts_are_there(browser, toy_artifact):
+    with served(toy_artifact("match"), "--runtime", "onnx", "--variant", "float32") as (_, url, _):
+        browser.get(f"{url}/")
+        page = Page(browser)
+        page.write("our room ? 7 ||| lovely !\nour room . 7 |||")
+        page.wait(lambda page: page.sentences() == ["our room ? 7 ||| lovely !"])
+        assert page.get("error").text == ""
+        assert "Two texts a line, with ||| between." in page.get("hint").text
+        best = page.js("return document.querySelector('.score.best').innerText")
+        assert best.startswith("fits")

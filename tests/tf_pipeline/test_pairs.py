@@ -83,6 +83,8 @@ def test_the_server_takes_pairs(artifact: Path) -> None:
                     "'text_b'"),
     ({"texts": ["a", "b"]}, "texts[0] is \"a\""),
     ({"texts": [["a"], ["b"]]}, "texts[0] is an array of 1; expected 2 strings"),
+    ({"texts": [["a", "b"], ["c"]]}, "texts[1] is an array of 1; expected 2 strings"),
+    ({"texts": "a ||| b"}, "texts is \"a ||| b\"; expected an array"),
     ({"texts": [["a", "b", "c"]]}, "an array of 3; expected 2 strings"),
     ({"texts": []}, "an array of 0"),
     ({"text": "a", "text_b": 3}, "text_b is 3"),
