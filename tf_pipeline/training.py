@@ -59,11 +59,12 @@ def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:
     for name, rows in parts.records().items():
         lacking = [field for field in module.Task.FIELDS if any(field not in r for r in rows)]
         if lacking:
-            needs = {other: set(plugins.load(tasks, other).Task.FIELDS)
-                     for other in plugins.names(tasks)}
-            # What needs texts alone would fit anything.
-            fitting = [other for other, fields in needs.items()
-                       if len(fields) > 1 and fields <= set(rows[0])]
+            fields = {other: set(plugins.load(tasks, other).Task.FIELDS)
+                      for other in plugins.names(tasks)}
+            fields = {other: own for other, own in fields.items() if own <= set(rows[0])}
+            # Any text would do for mlm: what reads most of the fields is what is meant.
+            most = max(map(len, fields.values()), default=0)
+            fitting = [other for other, own in fields.items() if len(own) == most]
             advice = (f"They fit --task {' and '.join(fitting)}." if fitting else
                       f"Name the columns, e.g. ?{lacking[0]}=COLUMN.")
             raise UserError(f"Task {config.task} needs the fields {', '.join(module.Task.FIELDS)}; "
