@@ -13,7 +13,7 @@ from .options import ConvertOptions
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; gives the exit code: 0, 2 for a user error, 3 for failed parity."""
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m export", description="A trained run to files for every device, each "
         "proved to give the trained model's answers.")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from tf_pipeline import command
 from tf_pipeline.config import add_flags, from_flags
 from tf_pipeline.errors import USER_ERROR_EXIT, UserError
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m serving", description="Serve an artifact over HTTP: TF Serving's "
         ":predict, and :answer with decoded answers.")
     parser.add_argument("artifact", type=Path, help="folder that `python -m export convert` wrote")

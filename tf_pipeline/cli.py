@@ -16,7 +16,7 @@ from .quiet import import_tensorflow
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; gives the exit code: 0, 2 for a user error, 130 or 143 for a signal."""
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m tf_pipeline", description="Fine-tune BERT on your text, and ask the "
         "trained model or any file exported from it.")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -178,12 +178,13 @@ def _open(flags: argparse.Namespace) -> Any:
 
 
 def _evaluate(flags: argparse.Namespace) -> None:
-    from . import report, sources
+    from . import files, report, sources
     from .metrics import table_text
     from .predictor import describe
 
-    if flags.report is not None:
-        report.refuse_existing(flags.report)
+    for flag, path in (("--out", flags.out), ("--report", flags.report)):
+        if path is not None:
+            files.refuse_existing(path, flag)
     predictor = _open(flags)
     if flags.data is not None:
         records = list(sources.read(flags.data))
@@ -214,7 +215,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
                  f"confidence {apart['threshold']:.4f} are {apart['recall']:.1%} of them, and "
                  f"{apart['accuracy']:.1%} of the texts in scope are answered and right")
     if flags.out is not None:
-        flags.out.write_text(json.dumps(scores, indent=2), "utf-8")
+        files.write_text(flags.out, json.dumps(scores, indent=2) + "\n")
         text += f"\nWrote {flags.out}"
     if flags.report is not None:
         report.write(flags.report, report.evaluation(predictor, records, outputs, found,

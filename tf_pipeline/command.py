@@ -6,13 +6,23 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserError
 from .install import pip_install_file
 
 ROOMS = ("tf_pipeline", "export", "serving")
 Command = Callable[[argparse.Namespace], int | None]
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a wrong flag as every other mistake is answered: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit, without the usage of all flags."""
+        message = message[:1].upper() + message[1:].rstrip(".")
+        print(f"error: {message}. `{self.prog} --help` lists all flags.", file=sys.stderr)
+        sys.exit(USER_ERROR_EXIT)
 
 
 def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:

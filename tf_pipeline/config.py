@@ -147,9 +147,13 @@ def _off(field: dataclasses.Field) -> str:
 
 def _comma_list(kind: type) -> Any:
     def parse(text: str) -> tuple[Any, ...]:
-        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        try:
+            return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        except ValueError:
+            noun = {int: "whole numbers", float: "numbers"}.get(kind, "values")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not what it takes: {noun} with a comma between, e.g. 0,5") from None
 
-    parse.__name__ = f"comma-separated {kind.__name__}"
     return parse
 
 

@@ -44,6 +44,26 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def refuse_existing(path: Path, flag: str) -> None:
+    """Raise UserError, before minutes of work, when the file that `flag` names is there."""
+    if path.exists():
+        raise UserError(f"{flag} {path} exists and is not overwritten. Choose another name, or "
+                        "delete it first.")
+
+
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a file of its own, folders above it included; what stood there stays until then."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.partial")
+        try:
+            part.write_text(text, "utf-8", errors=errors)
+            sync(part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
 def write_last(path: Path, content: dict[str, Any]) -> None:
     """Write a folder's index: its presence means that everything else is there."""
     part = path.with_name(f".{path.name}.partial")
@@ -79,7 +99,8 @@ def disk_errors(target: Path) -> Iterator[None]:
         if full:
             raise UserError(f"{target} could not be written: the disk is full ({error}). Nothing "
                             "there is complete. Free some space and run again.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+                           errno.EEXIST):
             raise UserError(f"{target} could not be written: {error.strerror} "
                             f"({error.filename}). Choose a folder that you may write to.") from None
         raise

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from . import files, metrics, plots, run
-from .errors import UserError
 from .predictor import Predictor
 from .task import Judgement, Record, Scores
 from .text import Arrays
@@ -46,20 +45,11 @@ class Subject:
     versions: Mapping[str, str]
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise UserError before minutes of work when the report cannot be written."""
-    if path.exists():
-        raise UserError(f"--report {path} exists and is not overwritten. Choose another name, or "
-                        "delete it first.")
-
-
 def write(path: Path, text: str) -> None:
     """Write a page; a file that is already there raises UserError."""
-    refuse_existing(path)
-    with files.disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # JSON can hold halves of letters ("\ud83d") that UTF-8 has no bytes for.
-        path.write_text(text, "utf-8", errors="replace")
+    files.refuse_existing(path, "--report")
+    # JSON can hold halves of letters ("\ud83d") that UTF-8 has no bytes for.
+    files.write_text(path, text, errors="replace")
 
 
 def evaluation(predictor: Predictor, records: Sequence[Record], outputs: Arrays, scores: Scores,

@@ -45,7 +45,7 @@ def _tokenizer(vocabulary: Path, cased: bool | None, positions: int) -> TextEnco
                         "`python -m tf_pipeline vocabulary` makes a vocab.txt of your texts.")
     if vocabulary.suffix == ".json":
         encoder = TextEncoder.load(vocabulary, positions)
-        encoder.pad_id = encoder.number("[PAD]")
+        encoder.pad_id = encoder.number(encoder.pad_token)
         return encoder
     if cased is None:
         raise UserError(f"vocab={vocabulary} does not say whether capitals count. Pass --cased or "

@@ -147,11 +147,20 @@ class TextEncoder:
     @cached_property
     def mask_token(self) -> str:
         """The piece that stands for a hidden one, as it is written in a text."""
-        found = [name for name in self.special_ids if name.strip("[]<>").lower() == "mask"]
+        return self._special("mask", "masking needs one. Choose a checkpoint that was pretrained "
+                             "with one")
+
+    @cached_property
+    def pad_token(self) -> str:
+        """The piece that fills short texts up."""
+        return self._special("pad", "short texts are filled up with it. Add it to the file's "
+                             "added_tokens, with \"special\": true")
+
+    def _special(self, kind: str, need: str) -> str:
+        found = [name for name in self.special_ids if name.strip("[]<>").lower() == kind]
         if not found:
-            raise UserError("The tokenizer has no [MASK] or <mask> among its special tokens "
-                            f"({', '.join(self.special_ids) or 'none'}), and masking needs one. "
-                            "Choose a checkpoint that was pretrained with one.")
+            raise UserError(f"The tokenizer has no [{kind.upper()}] or <{kind}> among its special "
+                            f"tokens ({', '.join(self.special_ids) or 'none'}), and {need}.")
         return found[0]
 
     @property

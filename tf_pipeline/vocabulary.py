@@ -37,13 +37,10 @@ class VocabularyConfig:
 
 def write(config: VocabularyConfig) -> int:
     """Write the file and give the number of texts that it was made of."""
-    if config.out.exists():
-        raise UserError(f"--out {config.out} exists. Choose another name, or delete it first.")
+    files.refuse_existing(config.out, "--out")
     texts = [text_of(record) for record in sources.read(config.train)]
     pieces = train(texts, config.size, bool(config.cased))
-    with files.disk_errors(config.out):
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_text("".join(f"{piece}\n" for piece in pieces), "utf-8")
+    files.write_text(config.out, "".join(f"{piece}\n" for piece in pieces))
     return len(texts)
 
 

@@ -70,10 +70,10 @@ class Words:
 
 def split(text: str) -> tuple[list[str], Spans]:
     """Split a text as BERT does: at blanks, around punctuation, and around Han characters."""
-    from tokenizers import Regex
-    from tokenizers.pre_tokenizers import BertPreTokenizer, Sequence, Split
+    from tokenizers import Regex, pre_tokenizers
 
-    splitter = Sequence([Split(Regex(r"\p{Han}"), "isolated"), BertPreTokenizer()])
+    splitter = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),
+                                        pre_tokenizers.BertPreTokenizer()])
     found = splitter.pre_tokenize_str(text)
     return [word for word, _ in found], [span for _, span in found]
 

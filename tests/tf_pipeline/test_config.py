@@ -2,11 +2,15 @@
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from export import cli as export_cli
 from export.options import ConvertOptions
+from serving import cli as serving_cli
+from tf_pipeline import cli as tf_pipeline_cli
 from tf_pipeline.config import TrainConfig, add_flags, from_flags, to_flags
 from tf_pipeline.errors import UserError
 
@@ -42,6 +46,28 @@ def test_a_missing_required_flag_is_named(capsys: pytest.CaptureFixture[str]) ->
         parse(TrainConfig, ["--train", "a"])
     assert exit_.value.code == 2
     assert "--task" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("main", "words", "message"), [
+    (tf_pipeline_cli.main, ["train", "--tsk", "classify"], "--task, --train"),
+    (tf_pipeline_cli.main, ["train", "--task", "embed", "--train", "a", "--score-range", "0-5"],
+     "--score-range: '0-5' is not what it takes: numbers with a comma between, e.g. 0,5"),
+    (tf_pipeline_cli.main, ["train", "--task", "tag", "--train", "a", "--epochs", "two"], "'two'"),
+    (tf_pipeline_cli.main, ["learn"], "'learn'"),
+    (export_cli.main, ["convert"], "run"),
+    (export_cli.main, ["convert", "a", "--lengths", "x"], "--lengths: 'x' is not what it takes"),
+    (serving_cli.main, ["a", "--port", "x"], "--port")])
+def test_wrong_flags_are_answered_in_one_line(main: Callable[[list[str]], int], words: list[str],
+                                              message: str,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert "--help` lists all flags." in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(("change", "words"), [

@@ -38,7 +38,7 @@ def test_unknown_words_are_named(words: list[str], artifact: Path,
     with pytest.raises(SystemExit) as ended:
         cli.main([str(artifact) if word == "ARTIFACT" else word for word in words])
     assert ended.value.code == 2
-    assert f"unrecognized arguments: {' '.join(words[2:])}" in capsys.readouterr().err
+    assert f"Unrecognized arguments: {' '.join(words[2:])}" in capsys.readouterr().err
 
 
 def test_a_runtime_that_is_not_installed(artifact: Path, capsys: pytest.CaptureFixture[str],

@@ -21,10 +21,11 @@ from tokenizers import (
 from serving.options import Limits
 from serving.server import create_app
 from tests.conftest import command, write_conll, write_csv
-from tf_pipeline import Predictor
+from tf_pipeline import Predictor, checkpoints
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.backbone import BertConfig, build, get_weights
 from tf_pipeline.config import TrainConfig
+from tf_pipeline.errors import UserError
 from tf_pipeline.text import TextEncoder
 from tf_pipeline.training import fit
 
@@ -146,3 +147,16 @@ def test_every_format_is_exported_and_served(run: Path, tmp_path: Path) -> None:
     texts = ["房间干净", "awful food", "我觉得味道不错！"]
     answers = client.post("/v1/models/artifact:answer", json={"texts": texts}).json()["answers"]
     assert [a["label"] for a in answers] == [a["label"] for a in Predictor(run)(texts)]
+
+
+def test_a_new_backbone_on_its_vocabulary_pads_with_its_pad(checkpoint: Path,
+                                                            tmp_path: Path) -> None:
+    file = checkpoint / "tokenizer.json"
+    found = checkpoints.load(f"new:vocab={file}&layers=1&hidden=8&heads=2")
+    assert (found.encoder.pad_id, found.config.pad_token_id) == (1, 1)
+    spec = json.loads(file.read_text("utf-8"))
+    spec["added_tokens"] = [t for t in spec["added_tokens"] if t["content"] != "<pad>"]
+    without = tmp_path / "tokenizer.json"
+    without.write_text(json.dumps(spec), "utf-8")
+    with pytest.raises(UserError, match=r"no \[PAD\] or <pad> among its special tokens \(<s>, "):
+        checkpoints.load(f"new:vocab={without}")

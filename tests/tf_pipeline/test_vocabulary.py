@@ -46,7 +46,8 @@ def test_sizes_that_the_text_does_not_give(size: int, words: list[str]) -> None:
 @pytest.mark.parametrize(("changes", "words"), [
     ({"cased": None}, "Pass --cased to keep them or --uncased"),
     ({"size": 5}, "--size is 5; it must be above the 5"),
-    ({"out": Path(__file__)}, "exists. Choose another")])
+    ({"out": Path(__file__)}, "--out .* exists and is not overwritten"),
+    ({"out": Path(__file__) / "v.txt"}, "could not be written: .*Choose a folder")])
 def test_wrong_settings_are_named(changes: dict, words: str, tmp_path: Path) -> None:
     corpus = write_lines(tmp_path / "corpus.txt", TEXTS)
     usual = {"train": f"lines:{corpus}", "out": tmp_path / "v.txt", "size": 150, "cased": False}
