@@ -9,7 +9,6 @@ import numpy as np
 
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.run import Run
-from tf_pipeline.task import text_fields
 from tf_pipeline.text import INPUTS, SPECIAL_TOKENS, TextEncoder
 
 from .twin import Twin
@@ -101,7 +100,7 @@ def read_golden(folder: Path,
 
 def write_card(folder: Path, manifest: Manifest, run: Run, golden: list[dict[str, Any]]) -> None:
     """Write README.md, the model card: what it is, what each file gives, how to use it."""
-    real = bool(golden) and set(golden[0]) != set(text_fields(run.task))
+    real = bool(golden) and set(golden[0]) != set(run.task.text_fields)
     scores = run.metrics["test"]
     texts = (f"golden.npz holds {len(golden)} real rows of the test data, texts included."
              if real else f"golden.npz holds {len(golden)} generated rows and no real text.")

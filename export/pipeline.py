@@ -22,7 +22,7 @@ from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserEr
 from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
 from tf_pipeline.runner import Runner, run_all
-from tf_pipeline.task import Prepared, generated_questions, text_fields, text_of
+from tf_pipeline.task import Prepared, generated_questions, text_of
 from tf_pipeline.text import Arrays
 
 from . import companions, formats, gate, parity
@@ -229,7 +229,7 @@ class _Conversion:
             rows = range(start, min(start + 32, len(self.records)))
             chosen = [self.records[i] for i in rows]
             texts = {field: [r[field] if field in r else text_of(r) for r in chosen]
-                     for field in text_fields(self.twin.task)}
+                     for field in self.twin.task.text_fields}
             ids, mask = (t.numpy() for t in loaded.tokenize(*texts.values())[:2])
             parts.append({k: _widen(v, width) for k, v in answer(**texts).items() if k != "label"})
             for i, row, used in zip(rows, ids, mask.sum(1), strict=True):

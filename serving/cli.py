@@ -118,15 +118,13 @@ def _cannot_listen(options: ServeOptions, error: OSError) -> UserError:
 
 def _invitation(predictor: "Predictor", listener: socket.socket) -> str:
     """Name the file, the address and a line to paste into a shell."""
-    from tf_pipeline.task import text_fields
-
     from .server import takes_text
 
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     assert predictor.manifest is not None
     model = f"{url}/v1/models/{quote(predictor.manifest.name, safe='')}"
-    example = dict(zip(text_fields(predictor.task), ("a text", "another"), strict=False))
+    example = dict(zip(predictor.task.text_fields, ("a text", "another"), strict=False))
     texts = [list(example.values())] if len(example) > 1 else ["a text"]
     verb, body = (("predict", {"instances": [example] if len(example) > 1 else texts})
                   if takes_text(predictor) else ("answer", {"texts": texts}))

@@ -16,7 +16,6 @@ from starlette.routing import Route
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
-from tf_pipeline.task import text_fields
 from tf_pipeline.text import INPUTS, Arrays
 
 from . import pages, tf_serving
@@ -64,7 +63,7 @@ class Service:
 
         For pairs, `texts` holds arrays of two, and `text_b` stands beside `text`.
         """
-        fields = text_fields(self.predictor.task)
+        fields = self.predictor.task.text_fields
         check_keys(document, ("texts", *fields, "file"))
         given = {key for key in document if key != "file"}
         if given != {"texts"} and given != set(fields):
@@ -90,7 +89,7 @@ class Service:
                   "agreement": g.parity.get("agreement")}
                  for g in self.graphs.offered.values()]
         return {"files": files, "labels": self.manifest.labels,
-                "fields": text_fields(self.predictor.task),
+                "fields": self.predictor.task.text_fields,
                 "limits": {"texts": self.limits.max_texts,
                            "characters": self.limits.max_characters}}
 
@@ -151,7 +150,7 @@ def signatures_of(predictor: Predictor) -> dict[str, Signature]:
             "label": Tensor("DT_STRING", (-1,))}
     default = "text" if "text" in predictor.task.OUTPUTS else "tokens"
     inputs = {"text": {field: Tensor("DT_STRING", (-1,), f"serving_default_{field}:0")
-                       for field in text_fields(predictor.task)},
+                       for field in predictor.task.text_fields},
               "tokens": {n: Tensor("DT_INT32", (-1, -1), f"tokens_{n}:0") for n in INPUTS}}
     return {name: Signature(inputs[key], {n: rows.get(n, Tensor("DT_FLOAT", None))
                                           for n in predictor.task.OUTPUTS[key]})

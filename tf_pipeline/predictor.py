@@ -24,7 +24,6 @@ from .task import (
     Task,
     create,
     question,
-    text_fields,
 )
 from .text import Arrays, Encoded, TextEncoder
 
@@ -116,7 +115,7 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Answer once: a runtime's first call allocates and compiles."""
-        self([["warm-up"] * len(text_fields(self.task))])
+        self([["warm-up"] * len(self.task.text_fields)])
 
     def evaluate(self, records: Sequence[Record]) -> Scores:
         """Score records against their targets."""

@@ -1,10 +1,11 @@
 """What every task is: the contract between training, export and serving.
 
-A file in tasks/ declares `Options` (a frozen dataclass, its fields become flags) and `Task`.
+A file in tasks/ declares `Options` (a frozen dataclass, its fields become flags) and its `Task`.
 Keras is imported inside `build`, `compile_args` and `export_outputs` only: decoding an artifact's
 answers needs none of it.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,39 +25,58 @@ Record = dict[str, Any]
 Answer = dict[str, Any]
 Scores = dict[str, Any]
 
+PAIR = ("text", "text_b")
+PAIR_MARK = "|||"  # between the two texts of a pair where they stand on one line
 
-class Task(Protocol):
-    """One kind of model, from records to answers."""
+
+class Task(ABC):
+    """One kind of model, from records to answers. What is not abstract suits most tasks."""
 
     FIELDS: ClassVar[tuple[str, ...]]  # what a training record must hold
     # Which outputs each exported graph gives; the scale is in the name, decoding never guesses.
     OUTPUTS: ClassVar[dict[str, tuple[str, ...]]]
 
     ARCHITECTURE: ClassVar[str]  # the class of transformers that has this head
-    PROBLEM_TYPE: ClassVar[str | None]  # what its config.json says beside, if anything
-    MARKS_CASE: ClassVar[bool]  # whether capitals are worth a piece where the checkpoint folds them
+    PROBLEM_TYPE: ClassVar[str | None] = None  # what its config.json says beside, if anything
+    MARKS_CASE: ClassVar[bool] = False  # whether capitals are worth a piece where they are folded
 
-    labels: tuple[str, ...]
-    options: Any
+    def __init__(self, labels: Sequence[str], options: Any):
+        self.labels = tuple(labels)
+        self.options = options
 
     @property
+    @abstractmethod
     def METRIC(self) -> str:  # noqa: N802
         """The score that early stopping and the export gate watch; more is better."""
 
     @property
     def unit(self) -> float:
         """What one is in the outputs: parity's tolerances are multiples of it."""
+        return 1.0
 
-    def __init__(self, labels: Sequence[str], options: Any) -> None: ...
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """Name the texts that a question to this task holds."""
+        return PAIR if getattr(self.options, "pairs", False) else ("text",)
 
     @classmethod
+    @abstractmethod
     def learn(cls, records: Sequence[Record], options: Any) -> "Task":
         """Make the task for these training records; UserError where they cannot teach it."""
 
     def encode(self, records: Sequence[Record], encoder: TextEncoder,
                max_len: int | None = None) -> Encoded:
-        """Turn records into token ids."""
+        """Turn records into token ids: texts, or pairs of them where training had such."""
+        columns = []
+        for field in self.text_fields:
+            if lacking := next((record for record in records if field not in record), None):
+                raise UserError("The model takes pairs, and a record has "
+                                f"{', '.join(lacking)} but no {field}. Name the column, e.g. "
+                                f"?{field}=COLUMN.")
+            columns.append([record[field] for record in records])
+        return encoder.encode(columns[0], columns[1] if len(columns) > 1 else None, max_len)
 
+    @abstractmethod
     def targets(self, records: Sequence[Record]) -> Arrays:
         """Give, by output name, what the loss compares with; UserError for an unknown label.
 
@@ -65,10 +85,13 @@ class Task(Protocol):
 
     def weights(self, targets: Arrays) -> np.ndarray:
         """Weigh each training record: float32 (records,)."""
+        return np.ones(len(next(iter(targets.values()))), np.float32)
 
+    @abstractmethod
     def build(self, backbone: "keras.Model") -> "keras.Model":
         """Put the head on: a functional model with named outputs."""
 
+    @abstractmethod
     def compile_args(self) -> dict[str, Any]:
         """Give loss and metrics for `model.compile`."""
 
@@ -78,17 +101,22 @@ class Task(Protocol):
 
         `outputs` are the model's for these validation records.
         """
+        return self
 
     def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compute, in Keras operations, every tensor that OUTPUTS names."""
+        return dict(outputs)
 
     def served(self, outputs: Arrays) -> Arrays:
         """Add what OUTPUTS names and a file left out, as far as it can be had; numpy only."""
+        return outputs
 
+    @abstractmethod
     def decode(self, outputs: Arrays, records: Sequence[Record],
                encoded: Encoded) -> list[Answer]:
         """Turn a runtime's outputs for these records into answers; numpy only."""
 
+    @abstractmethod
     def decisions(self, outputs: Arrays) -> tuple[list[set[Any]], np.ndarray]:
         """Give what parity compares: each record's labels or spans, and by how much they were made.
 
@@ -96,12 +124,9 @@ class Task(Protocol):
         several texts may give as many, one after the other.
         """
 
+    @abstractmethod
     def score(self, outputs: Arrays, records: Sequence[Record]) -> Scores:
         """Compare outputs with the records' targets; holds METRIC."""
-
-
-PAIR = ("text", "text_b")
-PAIR_MARK = "|||"  # between the two texts of a pair where they stand on one line
 
 
 def text_of(record: Record) -> str:
@@ -111,14 +136,9 @@ def text_of(record: Record) -> str:
     return f" {PAIR_MARK} ".join(record[field] for field in PAIR if field in record)
 
 
-def text_fields(task: Task) -> tuple[str, ...]:
-    """Name the texts that a question to this task holds."""
-    return PAIR if getattr(task.options, "pairs", False) else ("text",)
-
-
 def question(task: Task, asked: str | Sequence[str]) -> Record:
     """Make a record of a text, or of the two texts of a pair, on one line or apart."""
-    fields = text_fields(task)
+    fields = task.text_fields
     if isinstance(asked, str):
         parts = [part.strip() for part in asked.split(PAIR_MARK)] if len(fields) > 1 else [asked]
     else:
@@ -132,21 +152,9 @@ def question(task: Task, asked: str | Sequence[str]) -> Record:
 
 def generated_questions(task: Task, encoder: TextEncoder, count: int) -> list[Record]:
     """Make questions of random words, where no real text is at hand or wanted."""
-    fields = text_fields(task)
+    fields = task.text_fields
     texts = generated_texts(encoder, count * len(fields))
     return [dict(zip(fields, texts[i::count], strict=True)) for i in range(count)]
-
-
-def encode_texts(records: Sequence[Record], pairs: bool, encoder: TextEncoder,
-                 max_len: int | None) -> Encoded:
-    """Encode each record's text, or its two texts as one sequence (Devlin et al. 2019)."""
-    columns = []
-    for field in PAIR if pairs else ("text",):
-        if lacking := next((record for record in records if field not in record), None):
-            raise UserError(f"The model takes pairs, and a record has {', '.join(lacking)} but no "
-                            f"{field}. Name the column, e.g. ?{field}=COLUMN.")
-        columns.append([record[field] for record in records])
-    return encoder.encode(columns[0], columns[1] if pairs else None, max_len)
 
 
 @dataclass(frozen=True)

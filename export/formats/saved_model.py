@@ -7,7 +7,6 @@ from typing import Any
 
 from tf_pipeline.artifact import Graph
 from tf_pipeline.errors import UserError
-from tf_pipeline.task import text_fields
 from tf_pipeline.text import CASE_MARKS, TextEncoder
 
 from ..options import ConvertOptions
@@ -34,7 +33,7 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
     signatures = {"tokens": tokens.get_concrete_function()}
     if twin.answers_text(options.signatures):
         # Not a signature: parity and the curious load it to see the ids that the server makes.
-        module.tokenize = text_tokenizer(twin.encoder, twin.run.max_len, text_fields(twin.task))
+        module.tokenize = text_tokenizer(twin.encoder, twin.run.max_len, twin.task.text_fields)
         module.serve_text = _text_function(twin, module.tokenize)
         signatures["serving_default"] = module.serve_text.get_concrete_function()
     else:
@@ -53,7 +52,7 @@ def _text_function(twin: Twin, tokenize: Any) -> Any:
     run = twin.function(tensors)
     labels = tf.constant(twin.task.labels)
 
-    @tf.function(input_signature=_strings(text_fields(twin.task)))
+    @tf.function(input_signature=_strings(twin.task.text_fields))
     def serve(*texts: Any) -> dict[str, Any]:
         ids, mask, types = tokenize(*texts)
         outputs = run(ids, mask, types)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from .. import decoding
+from .. import decoding, task
 from ..config import Pooling, option, pooling_option
 from ..errors import UserError
-from ..task import Answer, Judgement, Record, Scores, encode_texts, natural, refuse_unknown, text_of
-from ..text import Arrays, Encoded, TextEncoder
+from ..task import Answer, Judgement, Record, Scores, natural, refuse_unknown, text_of
+from ..text import Arrays, Encoded
 
 if TYPE_CHECKING:
     import keras
@@ -43,15 +43,13 @@ class Options:
                             "0 to 1.")
 
 
-class Task:
+class Task(task.Task):
     """Single-label classification with transformers' head: pooled output, dropout, dense."""
 
     FIELDS: ClassVar[tuple[str, ...]] = ("text", "label")
     METRIC = "accuracy"
     ARCHITECTURE = "BertForSequenceClassification"
     PROBLEM_TYPE = "single_label_classification"
-    MARKS_CASE = False
-    unit = 1.0
     OUTPUTS = {
         "onnx": ("logits",),
         "tflite": ("probabilities",),
@@ -60,8 +58,7 @@ class Task:
     }
 
     def __init__(self, labels: Sequence[str], options: Options):
-        self.labels = tuple(labels)
-        self.options = options
+        super().__init__(labels, options)
         self._index = {label: i for i, label in enumerate(self.labels)}
 
     @classmethod
@@ -77,11 +74,6 @@ class Task:
     def imported(cls, labels: Sequence[str]) -> "Task":
         """Take the labels as they are."""
         return cls(labels, Options())
-
-    def encode(self, records: Sequence[Record], encoder: TextEncoder,
-               max_len: int | None = None) -> Encoded:
-        """Encode the texts, or pairs of them where training had such."""
-        return encode_texts(records, self.options.pairs, encoder, max_len)
 
     def targets(self, records: Sequence[Record]) -> Arrays:
         """Give label numbers: int32 (records,)."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import decoding, ranking
+from .. import decoding, ranking, task
 from ..config import option
 from ..errors import UserError
 from ..task import Answer, Record, Scores
@@ -48,7 +48,7 @@ class Options:
                             "and the largest score, e.g. 0,5.")
 
 
-class Task:
+class Task(task.Task):
     """Mean of the tokens, scaled to length 1 (Reimers and Gurevych 2019); no head of its own.
 
     A task with a score range is one of graded pairs.
@@ -56,15 +56,8 @@ class Task:
 
     FIELDS = ("text", "text_b")
     ARCHITECTURE = "BertModel"
-    PROBLEM_TYPE = None
-    MARKS_CASE = False
-    unit = 1.0
     OUTPUTS = {"onnx": ("last_hidden_state", _NAME), "tflite": (_NAME,),
                "tokens": ("last_hidden_state", _NAME), "text": (_NAME,)}
-
-    def __init__(self, labels: Sequence[str], options: Options):
-        self.labels = tuple(labels)
-        self.options = options
 
     @property
     def METRIC(self) -> str:  # noqa: N802
@@ -120,10 +113,6 @@ class Task:
                                 "with --score-range LEAST,LARGEST.")
         return {_NAME: np.array([[record["score"]] for record in records], np.float32)}
 
-    def weights(self, targets: Arrays) -> np.ndarray:
-        """Weigh all records alike."""
-        return np.ones(len(targets[_NAME]), np.float32)
-
     def build(self, backbone: "keras.Model") -> "keras.Model":
         """Give token vectors (batch, length, hidden) and the text's (batch, hidden)."""
         import keras
@@ -157,19 +146,6 @@ class Task:
 
         kind = contrastive.cosent if self.options.score_range else contrastive.in_batch_negatives
         return {"loss": {_NAME: kind(self.options.temperature)}}
-
-    def finish(self, model: "keras.Model", outputs: Arrays,
-               records: Sequence[Record]) -> "Task":
-        """Choose nothing."""
-        return self
-
-    def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Give both as they are."""
-        return outputs
-
-    def served(self, outputs: Arrays) -> Arrays:
-        """Add nothing."""
-        return outputs
 
     def decode(self, outputs: Arrays, records: Sequence[Record],
                encoded: Encoded) -> list[Answer]:

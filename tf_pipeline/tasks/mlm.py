@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import masking
+from .. import masking, task
 from ..config import option
 from ..errors import UserError
 from ..masking import FIRST, TARGET, TOTAL, Masking, Masks
@@ -42,24 +42,17 @@ class Options:
             raise UserError(f"--mask-share is {self.mask_share}; allowed: above 0, up to 0.5.")
 
 
-class Task:
+class Task(task.Task):
     """Masked language modelling with transformers' head, tied to the word embeddings."""
 
     FIELDS = ("text",)
     METRIC = "log_likelihood"
     ARCHITECTURE = "BertForMaskedLM"
-    PROBLEM_TYPE = None
-    MARKS_CASE = False
     KEPT_ROWS = 500  # each asks for `length` times `vocabulary` logits of every exported file
     MOST_LOST = math.log(1.01)  # perplexity at most 1 % higher
     LEAST_EQUAL = 0.8  # of 30,522 pieces the best two are often as good: int8 keeps about 95 %
-    unit = 1.0
     # No signature for text: an output for each token and piece is no answer for a client.
     OUTPUTS = {"onnx": ("logits",), "tflite": ("logits",), "tokens": ("logits",)}
-
-    def __init__(self, labels: Sequence[str], options: Options):
-        self.labels = tuple(labels)
-        self.options = options
 
     @classmethod
     def learn(cls, records: Sequence[Record], options: Options) -> "Task":
@@ -118,10 +111,6 @@ class Task:
         """Give none: `mask` makes them, new ones for each batch."""
         return {"logits": np.zeros((len(records), 0), np.int32)}
 
-    def weights(self, targets: Arrays) -> np.ndarray:
-        """Weigh all windows alike."""
-        return np.ones(len(targets["logits"]), np.float32)
-
     def mask(self, batches: "tf.data.Dataset", encoder: TextEncoder,
              seed: int) -> "tf.data.Dataset":
         """Hide pieces of training batches, others in every batch."""
@@ -159,19 +148,6 @@ class Task:
         from .. import heads
 
         return {"loss": {"logits": heads.loss_of_known}}
-
-    def finish(self, model: "keras.Model", outputs: Arrays,
-               records: Sequence[Record]) -> "Task":
-        """Choose nothing."""
-        return self
-
-    def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Give the logits as they are."""
-        return {"logits": outputs["logits"]}
-
-    def served(self, outputs: Arrays) -> Arrays:
-        """Add nothing."""
-        return outputs
 
     def decode(self, outputs: Arrays, records: Sequence[Record],
                encoded: Encoded) -> list[Answer]:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import decoding
+from .. import decoding, task
 from ..config import Pooling, option, pooling_option
 from ..errors import UserError
-from ..task import Answer, Judgement, Record, Scores, encode_texts, natural, refuse_unknown, text_of
-from ..text import Arrays, Encoded, TextEncoder
+from ..task import Answer, Judgement, Record, Scores, natural, refuse_unknown, text_of
+from ..text import Arrays, Encoded
 
 if TYPE_CHECKING:
     import keras
@@ -37,21 +37,18 @@ class Options:
             raise UserError(f"--focal-gamma is {self.focal_gamma}; allowed: 0 or more.")
 
 
-class Task:
+class Task(task.Task):
     """Labels independent of each other, with transformers' head: pooled output, dropout, dense."""
 
     FIELDS = ("text", "labels")
     METRIC = "macro_f1"
     ARCHITECTURE = "BertForSequenceClassification"
     PROBLEM_TYPE = "multi_label_classification"
-    MARKS_CASE = False
-    unit = 1.0
     OUTPUTS = {"onnx": ("logits",), "tflite": ("probabilities",),
                "tokens": ("logits", "probabilities"), "text": ("probabilities",)}
 
     def __init__(self, labels: Sequence[str], options: Options):
-        self.labels = tuple(labels)
-        self.options = options
+        super().__init__(labels, options)
         self._index = {label: i for i, label in enumerate(self.labels)}
 
     @classmethod
@@ -68,11 +65,6 @@ class Task:
         """Take the labels as they are, with transformers' threshold."""
         return cls(labels, Options(thresholds=(0.5,) * len(labels)))
 
-    def encode(self, records: Sequence[Record], encoder: TextEncoder,
-               max_len: int | None = None) -> Encoded:
-        """Encode the texts, or pairs of them where training had such."""
-        return encode_texts(records, self.options.pairs, encoder, max_len)
-
     def targets(self, records: Sequence[Record]) -> Arrays:
         """Give 1 for each label that applies: float32 (records, labels)."""
         refuse_unknown((label for r in records for label in r["labels"]), self.labels, "label")
@@ -80,10 +72,6 @@ class Task:
         for row, record in zip(rows, records, strict=True):
             row[[self._index[label] for label in record["labels"]]] = 1
         return {"logits": rows}
-
-    def weights(self, targets: Arrays) -> np.ndarray:
-        """Weigh all texts alike."""
-        return np.ones(len(targets["logits"]), np.float32)
 
     def build(self, backbone: "keras.Model") -> "keras.Model":
         """Give logits (batch, labels)."""

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import task
 from ..config import Pooling, pooling_option
 from ..errors import UserError
-from ..task import Answer, Record, Scores, encode_texts
-from ..text import Arrays, Encoded, TextEncoder
+from ..task import Answer, Record, Scores
+from ..text import Arrays, Encoded
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +27,7 @@ class Options:
     folded: bool = False  # whether the last layer gives scores on that scale
 
 
-class Task:
+class Task(task.Task):
     """Regression with transformers' head: pooled output, dropout, one dense unit.
 
     Training sees scores of mean 0 and spread 1, whatever their unit; `finish` folds the unit into
@@ -37,12 +38,7 @@ class Task:
     METRIC = "pearson"
     ARCHITECTURE = "BertForSequenceClassification"
     PROBLEM_TYPE = "regression"
-    MARKS_CASE = False
     OUTPUTS = {name: ("logits",) for name in ("onnx", "tflite", "tokens", "text")}
-
-    def __init__(self, labels: Sequence[str], options: Options):
-        self.labels = tuple(labels)
-        self.options = options
 
     @property
     def unit(self) -> float:
@@ -65,19 +61,10 @@ class Task:
         """Take the scores as they come."""
         return cls(labels, Options(folded=True))
 
-    def encode(self, records: Sequence[Record], encoder: TextEncoder,
-               max_len: int | None = None) -> Encoded:
-        """Encode the texts, or pairs of them where training had such."""
-        return encode_texts(records, self.options.pairs, encoder, max_len)
-
     def targets(self, records: Sequence[Record]) -> Arrays:
         """Give scores of mean 0 and spread 1: float32 (records, 1)."""
         scores = np.array([[record["score"]] for record in records], np.float64)
         return {"logits": ((scores - self.options.mean) / self.options.spread).astype(np.float32)}
-
-    def weights(self, targets: Arrays) -> np.ndarray:
-        """Weigh all texts alike."""
-        return np.ones(len(targets["logits"]), np.float32)
 
     def build(self, backbone: "keras.Model") -> "keras.Model":
         """Give logits (batch, 1)."""
@@ -96,14 +83,6 @@ class Task:
 
         heads.rescale(model, self.options.spread, self.options.mean)
         return Task(self.labels, replace(self.options, folded=True))
-
-    def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Give the score as it is."""
-        return {"logits": outputs["logits"]}
-
-    def served(self, outputs: Arrays) -> Arrays:
-        """Add nothing."""
-        return outputs
 
     def decode(self, outputs: Arrays, records: Sequence[Record],
                encoded: Encoded) -> list[Answer]:

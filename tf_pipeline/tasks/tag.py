@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import decoding, spans
+from .. import decoding, spans, task
 from ..errors import UserError
 from ..task import Answer, Judgement, Record, Scores, refuse_unknown, text_of
 from ..text import Arrays, Encoded, TextEncoder
@@ -26,7 +26,7 @@ class Options:
     temperature: float = 1.0  # chosen after training and folded into the last layer
 
 
-class Task:
+class Task(task.Task):
     """Token classification with transformers' head: sequence output, dropout, dense.
 
     Loss and answers look at each word's first piece only (Devlin et al. 2019, section 5.3).
@@ -35,15 +35,12 @@ class Task:
     FIELDS = ("tokens", "tags")
     METRIC = "span_f1"
     ARCHITECTURE = "BertForTokenClassification"
-    PROBLEM_TYPE = None
     MARKS_CASE = True
-    unit = 1.0
     OUTPUTS = {"onnx": ("logits",), "tflite": ("logits",), "tokens": ("logits",),
                "text": ("logits",)}
 
     def __init__(self, labels: Sequence[str], options: Options):
-        self.labels = tuple(labels)
-        self.options = options
+        super().__init__(labels, options)
         self._index = {label: i for i, label in enumerate(self.labels)}
         if spans.OUTSIDE not in self._index:
             raise UserError(f"The labels {', '.join(self.labels[:10])} hold no "
@@ -86,10 +83,6 @@ class Task:
             numbers[place, :len(row)] = [self._index[tag] for tag in row]
         return {"logits": numbers}
 
-    def weights(self, targets: Arrays) -> np.ndarray:
-        """Weigh all sentences alike."""
-        return np.ones(len(targets["logits"]), np.float32)
-
     def build(self, backbone: "keras.Model") -> "keras.Model":
         """Give logits (batch, length, labels)."""
         from .. import heads
@@ -111,14 +104,6 @@ class Task:
         found = calibration.temperature(logits, numbers)
         heads.rescale(model, 1 / found)
         return Task(self.labels, replace(self.options, temperature=found))
-
-    def export_outputs(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Give the logits as they are: decoding needs neighbours."""
-        return {"logits": outputs["logits"]}
-
-    def served(self, outputs: Arrays) -> Arrays:
-        """Add nothing."""
-        return outputs
 
     def decode(self, outputs: Arrays, records: Sequence[Record],
                encoded: Encoded) -> list[Answer]:
