@@ -1,27 +1,24 @@
 """Search with embeddings, before and after training, beside BM25: writes benchmarks/retrieval.md.
 
-    python benchmarks/retrieval.py --data DIR --peer PYTHON
+    python -m benchmarks.retrieval --data DIR --peer PYTHON
 
 DIR holds bank_faqs and cranfield as benchmarks/data.md names them. PYTHON has what
 benchmarks/peers/requirements.txt asks for, among it BM25. Trained runs in --work are used again.
 """
 
 import argparse
-import csv
 import json
 import random
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "benchmarks"
-sys.path.insert(0, str(ROOT))
+from benchmarks import shared
+from benchmarks.shared import HERE
+
 SETTINGS = {"before": "--max-len 256 --epochs 0",
             "after": "--max-len 128 --epochs 8 --patience 8 --learning-rate 1e-4 --batch-size 64 "
                      "--mini-batch-size 16"}
@@ -42,8 +39,7 @@ def bank_faqs(folder: Path, train: Path) -> Collection:
 
     All answers are documents. A question with answers on both sides is left out of the queries.
     """
-    with (folder / "faqs.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = shared.read(folder / "faqs.csv")
     documents = sorted({row["answer"] for row in rows})
     shuffled = random.Random(0).sample(documents, len(documents))
     learned = set(shuffled[:len(documents) * 7 // 10])
@@ -51,12 +47,8 @@ def bank_faqs(folder: Path, train: Path) -> Collection:
     relevant: dict[str, dict[int, float]] = {}
     for row in rows:
         relevant.setdefault(row["question"], {})[number[row["answer"]]] = 1.0
-    train.parent.mkdir(parents=True, exist_ok=True)
-    with train.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["text", "text_b"])
-        writer.writerows([row["question"], row["answer"]] for row in rows
-                         if row["answer"] in learned)
+    shared.write(train, [{"text": row["question"], "text_b": row["answer"]} for row in rows
+                         if row["answer"] in learned])
     asked = [question for question, grades in relevant.items()
              if not any(documents[i] in learned for i in grades)]
     return Collection(asked, documents, [relevant[question] for question in asked])
@@ -64,13 +56,10 @@ def bank_faqs(folder: Path, train: Path) -> Collection:
 
 def cranfield(folder: Path) -> Collection:
     """Read the collection; two documents are empty in the original and stay so."""
-    def lines(name: str) -> list[dict[str, str]]:
-        return [json.loads(line) for line in (folder / name).read_text("utf-8").splitlines()]
-
-    documents, queries = lines("corpus.jsonl"), lines("queries.jsonl")
+    documents, queries = (shared.read(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
     row = {document["_id"]: i for i, document in enumerate(documents)}
     found: dict[str, dict[int, float]] = {query["_id"]: {} for query in queries}
-    for line in (folder / "qrels.tsv").read_text("utf-8").splitlines()[1:]:
+    for line in shared.text(folder / "qrels.tsv").splitlines()[1:]:
         query, document, grade = line.split("\t")
         if float(grade) > 0:
             found[query][row[document]] = float(grade)
@@ -94,10 +83,9 @@ def bm25(collection: Collection, python: str) -> dict[str, float]:
     """Score BM25, which the peer's interpreter computes."""
     from tf_pipeline.ranking import retrieval
 
-    done = subprocess.run([python, str(HERE / "peers" / "bm25.py")], text=True, check=True,
-                          capture_output=True, input=json.dumps(
-                              {"queries": collection.queries, "documents": collection.documents}))
-    scores = np.array(json.loads(done.stdout.splitlines()[-1]))
+    said = shared.call([python, str(HERE / "peers" / "bm25.py")], json.dumps(
+        {"queries": collection.queries, "documents": collection.documents}))
+    scores = np.array(json.loads(said.splitlines()[-1]))
     # `retrieval` ranks by products: with unit vectors as documents these are the scores.
     return retrieval(scores, np.eye(len(collection.documents)), collection.relevant)
 
@@ -105,9 +93,8 @@ def bm25(collection: Collection, python: str) -> dict[str, float]:
 def trained(name: str, train: Path, out: Path) -> Path:
     """Train with the settings of that name, unless it was done."""
     if not (out / "run.json").exists():
-        subprocess.run([sys.executable, "-m", "tf_pipeline", "train", "--task", "embed", "--train",
-                        f"csv:{train}", *SETTINGS[name].split(), "--out", str(out)], cwd=ROOT,
-                       check=True, capture_output=True)
+        shared.call([sys.executable, "-m", "tf_pipeline", "train", "--task", "embed", "--train",
+                     f"csv:{train}", *SETTINGS[name].split(), "--out", str(out)])
     return out
 
 
@@ -119,10 +106,7 @@ def main() -> None:
                         help="folder for what is trained (default: runs/benchmarks)")
     parser.add_argument("--peer", metavar="PYTHON", required=True, help="interpreter with BM25")
     flags = parser.parse_args()
-    for name in ("bank_faqs", "cranfield"):
-        if not (flags.data / name).is_dir():
-            parser.error(f"--data {flags.data} lacks {name}. benchmarks/data.md says where it is "
-                         "from.")
+    shared.interpreter(flags.peer)
     train = flags.work.resolve() / "faqs" / "train.csv"
     faqs, abstracts = bank_faqs(flags.data / "bank_faqs", train), cranfield(
         flags.data / "cranfield")
@@ -133,9 +117,7 @@ def main() -> None:
               for name, run in runs.items()),
             ("Cranfield", "BM25", bm25(abstracts, flags.peer)),
             ("Cranfield", "minilm, before training", embedded(abstracts, runs["before"]))]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True,
-                            capture_output=True, check=True).stdout.strip()
-    lines = ["# Retrieval", "", "Written by `python benchmarks/retrieval.py`. Bank FAQs: "
+    lines = ["# Retrieval", "", "Written by `python -m benchmarks.retrieval`. Bank FAQs: "
              f"{len(faqs.queries)} questions whose answers training did not see, all "
              f"{len(faqs.documents)} answers as documents. Cranfield: {len(abstracts.queries)} "
              f"queries, {len(abstracts.documents)} abstracts, no training. BM25: bm25s, its "
@@ -145,7 +127,7 @@ def main() -> None:
                for name, by, scores in rows), "",
              *(f"- {name} training: `--task embed --train csv:WORK/faqs/train.csv {words}`"
                for name, words in SETTINGS.items()),
-             f"- commit {commit}, {datetime.now(UTC).date().isoformat()}"]
+             f"- commit {shared.commit()}, {shared.today()}"]
     (HERE / "retrieval.md").write_text("\n".join(lines) + "\n", "utf-8")
     print(f"Wrote {HERE / 'retrieval.md'}")
 

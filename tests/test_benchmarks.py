@@ -1,4 +1,4 @@
-"""The quality table on a folder of our own texts: measured once, resumed, written."""
+"""The benchmarks on small data of our own: prepared, measured once, resumed, written."""
 
 import json
 import re
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import quality
-from tests.conftest import opinions, write_csv
+from benchmarks import baseline, embed_memory, quality, retrieval, rows
+from tests.conftest import opinions, write_conll, write_csv
 from tf_pipeline import cli
 
 
@@ -18,10 +18,11 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write the results into a folder of the test's own."""
     monkeypatch.setattr(quality, "HERE", tmp_path)
     monkeypatch.setattr(quality, "RESULTS", tmp_path / "quality.json")
-    monkeypatch.setattr(quality, "ROWS", (quality.Row(
+    monkeypatch.setattr(quality, "ROWS", (rows.Row(
         "places", "Places, test", "--task classify --train csv:{data}/train.csv --test "
         "csv:{data}/test.csv --backbone tiny --max-len 32 --epochs 1", {"accuracy": "accuracy"},
-        ".5", repeats=("0", "1"), outside={"near": "csv:{data}/other.csv"}),))
+        ".5", repeats=("0", "1"), outside={"near": "csv:{data}/other.csv"},
+        also={"again": "csv:{data}/test.csv"}, baseline=True),))
     return tmp_path
 
 
@@ -43,16 +44,24 @@ def test_a_row_is_measured_once_and_written(table: Path, monkeypatch: pytest.Mon
     (found,) = json.loads((table / "quality.json").read_text())
     assert found["command"].startswith("--task classify --train csv:DIR/train.csv")
     assert {"accuracy", "near_auroc", "calibration_error_after"} <= set(found["scores"])
+    assert found["scores"]["again_accuracy"] == found["scores"]["accuracy"]
     page = (table / "quality.md").read_text()
-    assert f"| Places, test | accuracy | {found['scores']['accuracy']:.4f} | - | - | .5 |" in page
+    ours = f"{found['scores']['accuracy']:.4f}"
+    assert f"| Places, test | accuracy | {ours} | - | - | - | .5 |" in page
+    run(monkeypatch, *words, "--baseline")
+    (classical,) = (r["scores"] for r in json.loads((table / "quality.json").read_text())
+                    if r["side"] == "baseline")
+    assert classical["accuracy"] > classical["majority"] > 0
+    assert (f"| Places, test | accuracy | {ours} | - | {classical['accuracy']:.4f} "
+            f"({classical['majority']:.4f}) | - | .5 |") in (table / "quality.md").read_text()
     assert str(data) not in page
     shutil.rmtree(data)  # what stands in quality.json is not measured again
     run(monkeypatch, *words)
     assert "places 0 ours" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("row", quality.ROWS, ids=lambda row: row.name)
-def test_every_rows_flags_are_known(row: quality.Row, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.name)
+def test_every_rows_flags_are_known(row: rows.Row, capsys: pytest.CaptureFixture[str]) -> None:
     words = row.train.format(data="nowhere", work="nowhere", models="nowhere", repeat="0").split()
     assert cli.main(["train", *words, "--out", "nowhere/run"]) == 2
     assert "nowhere" in capsys.readouterr().err  # no flag is refused, only the folder
@@ -64,6 +73,7 @@ def test_every_rows_flags_are_known(row: quality.Row, capsys: pytest.CaptureFixt
     (("--only", "typo"), "--only names 'typo'; allowed: sst2, "),
     (("--peer", "/nowhere/python"), "--peer /nowhere/python is no program"),
     (("--only", "phrasebank"), "--data lacks .*sentences_50agree.csv"),
+    (("--only", "cluener"), "--data lacks .*cluener/train.jsonl"),
 ])
 def test_wrong_flags_are_named(words: tuple[str, ...], message: str, tmp_path: Path,
                                monkeypatch: pytest.MonkeyPatch,
@@ -73,3 +83,127 @@ def test_wrong_flags_are_named(words: tuple[str, ...], message: str, tmp_path: P
         run(monkeypatch, "--data", str(tmp_path), "--work", str(tmp_path), "--commit", "x", *words)
     assert re.search(message, f"{stopped.value} {capsys.readouterr().err}")
     assert not list(tmp_path.iterdir())
+
+
+def test_five_folds_hold_each_text_once_in_a_test(tmp_path: Path) -> None:
+    texts = opinions(60)
+    write_csv(tmp_path / "financial_phrasebank/sentences_50agree.csv", texts)
+    rows.folds(tmp_path, tmp_path)
+    parts = [{part: rows.read(tmp_path / f"phrasebank/{part}{number}.csv")
+              for part in ("train", "test")} for number in range(5)]
+    assert sorted(r["text"] for part in parts for r in part["test"]) == sorted(
+        r["text"] for r in texts)
+    assert all(len(part["train"]) + len(part["test"]) == 60 for part in parts)
+
+
+def test_held_out_intents_are_in_no_training_text(tmp_path: Path) -> None:
+    intents = [{"text": f"{n} of {n % 20}", "label": f"intent {n % 20}"} for n in range(60)]
+    for part in ("train", "test"):
+        write_csv(tmp_path / f"banking77/{part}.csv", intents)
+    write_csv(tmp_path / "ag_news/test.csv", opinions(30))
+    rows.held_out_intents(tmp_path, tmp_path)
+    found = {name: rows.read(tmp_path / f"scope/{name}.csv")
+             for name in ("train", "test", "near", "far")}
+    known = {row["label"] for row in found["train"]}
+    assert len(known) == 8
+    assert {row["label"] for row in found["test"]} == known
+    assert len({row["label"] for row in found["near"]} - known) == 12
+    assert len(found["far"]) == 30
+
+
+def test_chinese_names_are_cut_into_characters(tmp_path: Path) -> None:
+    (tmp_path / "cluener").mkdir()
+    row = {"text": "他在北京的ABC公司", "label": {"address": {"北京": [[2, 3]]},
+                                          "company": {"ABC公司": [[5, 9]]}}}
+    for part in ("train", "dev"):
+        (tmp_path / f"cluener/{part}.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    rows.chinese_names(tmp_path, tmp_path)
+    assert (tmp_path / "cluener/dev.txt").read_text("utf-8").split("\n") == [
+        "他 O", "在 O", "北 B-address", "京 I-address", "的 O", "ABC B-company", "公 I-company",
+        "司 I-company", ""]
+
+
+def test_questions_that_train_do_not_test(tmp_path: Path) -> None:
+    for name, count in (("afqmc/train", 3), ("lcqmc/dev", 5)):
+        write_csv(tmp_path / f"{name}.csv", [{"text_a": f"{name} {n}", "text_b": "b", "label": "1"}
+                                             for n in range(count)])
+    rows.questions(tmp_path, tmp_path)
+    train, test = (rows.read(tmp_path / f"questions/{name}.csv") for name in ("train", "lcqmc"))
+    assert (len(train), len(test)) == (6, 2)
+    assert not {r["text_a"] for r in train} & {r["text_a"] for r in test}
+
+
+def test_the_baseline_of_pairs_and_of_tags(tmp_path: Path) -> None:
+    pairs = [{"text": row["text"], "text_b": row["text"] if n % 2 else other["text"],
+              "label": str(n % 2)} for n, (row, other) in enumerate(
+                  zip(opinions(200), opinions(200, seed=1), strict=True))]
+    write_csv(tmp_path / "pairs.csv", pairs)
+    sentences = [f"{'Zoe' if n % 3 else 'Max'} saw {'Kim' if n % 2 else 'nobody'} again".split()
+                 for n in range(100)]
+    names = [(words, ["B-PER" if word.istitle() else "O" for word in words])
+             for words in sentences]
+    write_conll(tmp_path / "names.txt", names)
+    same = rows.Row("same", "", "--task match --train csv:{data}/pairs.csv --test "
+                    "csv:{data}/pairs.csv", {"accuracy": "", "auroc": "", "f1": ""}, "")
+    found = baseline.measure(same, {"data": str(tmp_path)})["scores"]
+    assert found["majority"] == 0.5
+    assert min(found["accuracy"], found["auroc"], found["f1"]) > 0.95
+    tags = rows.Row("tags", "", "--task tag --train conll:{data}/names.txt --test "
+                    "conll:{data}/names.txt", {"span_f1": ""}, "")
+    assert baseline.measure(tags, {"data": str(tmp_path)})["scores"] == {"span_f1": 1.0}
+
+
+def test_questions_and_answers_are_split_by_answer(tmp_path: Path) -> None:
+    faqs = [{"question": f"q{n}", "answer": f"a{n % 10}"} for n in range(30)]
+    write_csv(tmp_path / "faqs.csv", [*faqs, {"question": "q0", "answer": "a1"}])
+    found = retrieval.bank_faqs(tmp_path, tmp_path / "work" / "train.csv")
+    learned = rows.read(tmp_path / "work" / "train.csv")
+    assert len(found.documents) == 10
+    assert len({row["text_b"] for row in learned}) == 7
+    assert not {row["text"] for row in learned} & set(found.queries)
+    for query, relevant in zip(found.queries, found.relevant, strict=True):
+        assert [found.documents[i] for i in relevant] == [f"a{int(query[1:]) % 10}"]
+
+
+def test_judged_documents_are_found_by_their_ids(tmp_path: Path) -> None:
+    for name, ids in (("corpus", "abc"), ("queries", "12")):
+        (tmp_path / f"{name}.jsonl").write_text("".join(
+            json.dumps({"_id": i, "text": f"text {i}"}) + "\n" for i in ids))
+    (tmp_path / "qrels.tsv").write_text("query\tdocument\tgrade\n1\tc\t2\n1\ta\t0\n2\tb\t0\n")
+    found = retrieval.cranfield(tmp_path)
+    assert (found.queries, found.relevant) == (["text 1"], [{2: 2.0}])
+
+
+@pytest.mark.parametrize(("missing", "python", "message"), [
+    ("faqs.csv", sys.executable, "--data lacks .*faqs.csv"),
+    ("", "/nowhere/python", "--peer /nowhere/python is no program"),
+    ("", sys.executable, "No module named 'bm25s'")])
+def test_what_retrieval_lacks_is_named(missing: str, python: str, message: str, tmp_path: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    if not missing:
+        write_csv(tmp_path / "bank_faqs/faqs.csv",
+                  [{"question": f"q{n}", "answer": f"a{n % 10}"} for n in range(30)])
+        (tmp_path / "cranfield").mkdir()
+        for name in ("corpus.jsonl", "queries.jsonl", "qrels.tsv"):
+            (tmp_path / "cranfield" / name).write_text("")
+        for name in retrieval.SETTINGS:  # as if they had been trained before
+            folder = tmp_path / f"work/runs/embed-{name}"
+            folder.mkdir(parents=True)
+            (folder / "run.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["retrieval", "--data", str(tmp_path), "--work",
+                                      str(tmp_path / "work"), "--peer", python])
+    with pytest.raises(SystemExit, match=message):
+        retrieval.main()
+
+
+def test_memory_is_measured_in_processes_of_their_own(tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed_memory, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["embed_memory", "--backbone", "tiny", "--batch", "64",
+                                      "--part", "16"])
+    embed_memory.main()
+    page = (tmp_path / "embed_memory.md").read_text()
+    small, large = (int(found.replace(",", "")) for found in re.findall(r"\| ([\d,]+) \|$", page,
+                                                                        re.MULTILINE))
+    assert 100 < small < 10_000
+    assert f"ratio: {large / small:.2f}" in page

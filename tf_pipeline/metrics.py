@@ -11,7 +11,10 @@ import numpy as np
 
 def classification(targets: np.ndarray, probabilities: np.ndarray,
                    labels: Sequence[str]) -> dict[str, Any]:
-    """Score single-label predictions; the table has a row a label with precision, recall, F1."""
+    """Score single-label predictions; the table has a row a label with precision, recall, F1.
+
+    Of two labels the second is the positive one, whose `f1` and `auroc` are given.
+    """
     from sklearn.metrics import classification_report, confusion_matrix, f1_score
 
     predicted = probabilities.argmax(-1)
@@ -23,6 +26,7 @@ def classification(targets: np.ndarray, probabilities: np.ndarray,
         "accuracy": float((predicted == targets).mean()),
         "macro_f1": float(f1_score(targets, predicted, average="macro", **average)),
         "micro_f1": float(f1_score(targets, predicted, average="micro", **average)),
+        **(_binary(targets, probabilities[:, 1]) if len(labels) == 2 else {}),
         "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
         "calibration_error": calibration_error(probabilities.max(-1), predicted == targets),
         "selective": selective(probabilities.max(-1), predicted == targets),
@@ -30,6 +34,15 @@ def classification(targets: np.ndarray, probabilities: np.ndarray,
                                        output_dict=True, zero_division=0.0),
         "confusion": confusion_matrix(targets, predicted, labels=numbers).tolist(),
     }
+
+
+def _binary(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Score the label 1 against 0; where only one of them occurs no curve is, and AUROC is 0.5."""
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    both = len(np.unique(targets)) == 2
+    return {"f1": float(f1_score(targets, probabilities > 0.5, zero_division=0.0)),
+            "auroc": float(roc_auc_score(targets, probabilities)) if both else 0.5}
 
 
 def multilabel(targets: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray,
