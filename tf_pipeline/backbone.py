@@ -94,10 +94,15 @@ def _initializer(config: BertConfig) -> keras.initializers.Initializer:
 
 
 class BertLayer(keras.layers.Layer):
-    """A layer that is rebuilt from the whole architecture, so nothing of it is lost in saving."""
+    """A layer that is rebuilt from the whole architecture, so nothing of it is lost in saving.
+
+    In mixed precision only products with weights are of few bits: norms and what runs past the
+    products keep float32, as under PyTorch's autocast.
+    """
 
     def __init__(self, config: BertConfig | dict[str, Any], **kwargs: Any):
-        super().__init__(**kwargs)
+        # autocast would round what comes in; the sublayers cast what they need.
+        super().__init__(**{"autocast": False, **kwargs})
         self.config = BertConfig(**config) if isinstance(config, dict) else config
 
     def get_config(self) -> dict[str, Any]:
@@ -110,7 +115,7 @@ class BertLayer(keras.layers.Layer):
 
     def _norm(self, name: str) -> keras.layers.LayerNormalization:
         return keras.layers.LayerNormalization(epsilon=self.config.layer_norm_eps,
-                                               dtype=self.dtype_policy, name=name)
+                                               dtype=self.variable_dtype, name=name)
 
 
 @keras.saving.register_keras_serializable("bert")
@@ -123,13 +128,13 @@ class Embeddings(BertLayer):
 
         def table(rows: int, name: str) -> keras.layers.Embedding:
             return keras.layers.Embedding(rows, config.hidden_size, _initializer(config),
-                                          dtype=self.dtype_policy, name=name)
+                                          dtype=self.variable_dtype, name=name)
 
         self.word = table(config.vocab_size, "word")
         self.position = table(config.max_position_embeddings, "position")
         self.segment = table(config.type_vocab_size, "segment")
         self.norm = self._norm("norm")
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.variable_dtype)
 
     def build(self, input_shape: Any) -> None:
         """Create the tables: in advance, so that weights load before the first call."""
@@ -186,10 +191,10 @@ class EncoderLayer(BertLayer):
         rows = ops.reshape(hidden, (-1, self.config.hidden_size))
         context = self._attend(rows, attention_bias, (batch, length), training)
         attended = self.dropout(self.attention_output(context), training=training)
-        rows = self.attention_norm(rows + attended)
+        rows = self.attention_norm(ops.add(rows, attended))
         activated = ACTIVATIONS[self.config.hidden_act](self.intermediate(rows))
-        rows = self.output_norm(
-            rows + self.dropout(self.output_dense(activated), training=training))
+        forwarded = self.dropout(self.output_dense(activated), training=training)
+        rows = self.output_norm(ops.add(rows, forwarded))
         return ops.reshape(rows, (batch, length, self.config.hidden_size))
 
     def _attend(self, rows: Any, bias: Any, shape: tuple[Any, Any], training: bool | None) -> Any:
@@ -201,7 +206,7 @@ class EncoderLayer(BertLayer):
 
         query = heads(self.query) * (self.head_size ** -0.5)
         scores = ops.matmul(query, ops.transpose(heads(self.key), (0, 1, 3, 2)))
-        weights = self.attention_dropout(ops.softmax(scores + bias), training=training)
+        weights = self.attention_dropout(ops.softmax(ops.add(scores, bias)), training=training)
         context = ops.transpose(ops.matmul(weights, heads(self.value)), (0, 2, 1, 3))
         return ops.reshape(context, (-1, self.config.hidden_size))
 
