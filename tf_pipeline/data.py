@@ -1,6 +1,7 @@
 """Encoded examples to tf.data: what the training step eats."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,23 +11,66 @@ from .text import Arrays, Encoded
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Lengths that batches are padded to. Close together where texts are many and short; a wrong
-# guess costs padding, and each length costs a compilation where shapes must be static (TPU).
+# Lengths that batches are padded to where each costs a compilation (TPU). Close together where
+# texts are many and short.
 BUCKETS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 448, 512)
 
 
-def training_batches(encoded: Encoded, targets: Arrays, weights: np.ndarray, batch: int,
-                     seed: int) -> "tf.data.Dataset":
-    """Endless, shuffled, full batches of like length: (inputs, targets, weights).
+@dataclass(frozen=True)
+class Batching:
+    """How many examples make a batch, in which order, and which lengths batches may have."""
 
-    Inputs are int32 (batch, bucket); targets are named as the outputs that they are compared
+    size: int
+    seed: int
+    buckets: Sequence[int] = ()  # empty: any; a batch is as long as its longest text
+
+
+def draw(lengths: "tf.Tensor", batching: Batching,
+         epoch: "tf.Tensor | int") -> tuple["tf.Tensor", "tf.Tensor"]:
+    """Draw an epoch's batches: rows (steps, size), and the length each is padded to (steps,).
+
+    `lengths` are int32, of each example. Seed and epoch alone decide, so training can go on at any
+    step. Each example comes once, but for the up to size - 1 that fill no batch; those are others
+    in every epoch. TensorFlow only: Python inside tf.data can hang a process at its end.
+    """
+    import tensorflow as tf
+
+    seeds = tf.unstack(tf.random.split(tf.stack([batching.seed, tf.cast(epoch, tf.int32)]), 3))
+    shuffle, size = tf.random.experimental.stateless_shuffle, batching.size
+    longest = tf.reduce_max(lengths)
+    bounds = tf.range(longest + 1)
+    if batching.buckets:
+        known = tf.constant(batching.buckets, tf.int32)
+        bounds = tf.concat([known[known < longest], [longest]], 0)
+    order = shuffle(tf.range(tf.size(lengths)), seeds[0])
+    bucket = tf.searchsorted(bounds, tf.gather(lengths, order))
+    order = tf.gather(order, tf.argsort(bucket, stable=True))
+    counts = tf.math.bincount(bucket, minlength=tf.size(bounds))
+    place = tf.range(tf.size(order)) - tf.repeat(tf.cumsum(counts, exclusive=True), counts)
+    full = place < tf.repeat(counts // size * size, counts)
+    # What is left of each bucket shares batches with what is left of the next ones.
+    rest = order[~full]
+    fitting = tf.size(rest) // size * size
+    kept = tf.sort(shuffle(tf.range(tf.size(rest)), seeds[1])[:fitting])
+    rows = tf.reshape(tf.concat([order[full], tf.gather(rest, kept)], 0), (-1, size))
+    rows = shuffle(rows, seeds[2])
+    needed = tf.reduce_max(tf.gather(lengths, rows), 1)
+    return rows, tf.gather(bounds, tf.searchsorted(bounds, needed))
+
+
+def training_batches(encoded: Encoded, targets: Arrays, weights: np.ndarray, batching: Batching,
+                     start: int = 0) -> "tf.data.Dataset":
+    """Endless, shuffled, full batches of like length from a step on: (inputs, targets, weights).
+
+    Inputs are int32 (size, length); targets are named as the outputs that they are compared
     with. Where words were asked for, targets come by word and are laid on first pieces:
-    (batch, bucket), -1 on all other tokens. Of groups of texts the inputs are (batch * texts of
-    each, bucket), a group's texts one after the other, and targets and weights stay (batch, ...).
+    (size, length), -1 on all other tokens. Of groups of texts the inputs are (size * texts of
+    each, length), a group's texts one after the other, and targets and weights stay (size, ...).
     The same seed gives the same batches in any process.
     """
     import tensorflow as tf
 
+    steps = encoded.examples // batching.size
     words = encoded.words
     if words is not None:
         targets = {name: words.at_tokens(values, len(encoded.ids), -1)
@@ -35,68 +79,53 @@ def training_batches(encoded: Encoded, targets: Arrays, weights: np.ndarray, bat
 
     # The GPU belongs to the training step; ids stay in host memory until a batch is ready.
     with tf.device("CPU"):
-        read = _reader(encoded)
-        splits = tf.constant(encoded.splits)
+        texts = _Texts(encoded)
+        lengths = tf.constant((encoded.lengths if encoded.groups is None
+                               else encoded.text_lengths).astype(np.int32))
         goals = {name: tf.constant(values) for name, values in targets.items()}
         shares = tf.constant(weights)
 
-    def example(row: "tf.Tensor") -> tuple:
-        part = row if words is None else slice(splits[row], splits[row + 1])
-        return read(row), {name: values[part] for name, values in goals.items()}, shares[row]
+    def batch(rows: "tf.Tensor", length: "tf.Tensor") -> tuple:
+        index, real = texts.places(rows, length)
+        found = {name: tf.gather(values, rows) if words is None else
+                 tf.where(real, tf.gather(values, index), -1) for name, values in goals.items()}
+        return texts.inputs(index, real), found, tf.gather(shares, rows)
 
-    longest = int(encoded.lengths.max())
-    bounds = [b for b in BUCKETS if b < longest]
-    rows = tf.data.Dataset.range(encoded.examples)
-    # Shuffle before repeat: each epoch sees every example once before any comes again. Bucket
-    # after repeat: what does not fill a batch waits for the next epoch instead of being lost.
-    rows = rows.shuffle(encoded.examples, seed=seed, reshuffle_each_iteration=True).repeat()
-    examples = rows.map(example, num_parallel_calls=2, deterministic=True)
-    padding = {"input_ids": encoded.pad_id, "attention_mask": 0, "token_type_ids": 0}
-    goal_padding = {name: np.array(-1, values.dtype) for name, values in targets.items()}
-    batches = examples.bucket_by_sequence_length(
-        lambda inputs, *_: tf.shape(inputs["input_ids"])[-1],
-        # +1: a boundary is exclusive, and each batch is padded to its bucket's boundary - 1.
-        bucket_boundaries=[b + 1 for b in [*bounds, longest]],
-        bucket_batch_sizes=[batch] * (len(bounds) + 2), pad_to_bucket_boundary=True,
-        padding_values=(padding, goal_padding, np.float32(0)), drop_remainder=True)
-    if encoded.groups is not None:
-        batches = batches.map(_flat, num_parallel_calls=2, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    def epoch(number: "tf.Tensor") -> "tf.data.Dataset":
+        return tf.data.Dataset.from_tensor_slices(draw(lengths, batching, number))
+
+    order = tf.data.Dataset.counter(start // steps).flat_map(epoch).skip(start % steps)
+    return order.map(batch, num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def _reader(encoded: Encoded) -> "Callable[[tf.Tensor], dict[str, tf.Tensor]]":
-    """Give what makes an example's inputs: (length,), or (texts, length of the longest)."""
-    import tensorflow as tf
+class _Texts:
+    """Token ids of all texts as tensors, and rectangles cut from them."""
 
-    ids, types = tf.constant(encoded.ids), tf.constant(encoded.types)
-    splits, groups = tf.constant(encoded.splits), encoded.groups
-    if groups is None:
-        def text(row: "tf.Tensor") -> "dict[str, tf.Tensor]":
-            start, stop = splits[row], splits[row + 1]
-            return {"input_ids": ids[start:stop],
-                    "attention_mask": tf.ones([stop - start], tf.int32),
-                    "token_type_ids": types[start:stop]}
+    def __init__(self, encoded: Encoded):
+        import tensorflow as tf
 
-        return text
-    members, shape = tf.constant(groups), (groups.shape[1], None)
-    all_ids, all_types = (tf.RaggedTensor.from_row_splits(values, splits, validate=False)
-                          for values in (ids, types))
+        self.ids, self.types = tf.constant(encoded.ids), tf.constant(encoded.types)
+        self.starts, self.lengths = tf.constant(encoded.splits[:-1]), tf.constant(encoded.lengths)
+        self.groups = None if encoded.groups is None else tf.constant(encoded.groups)
+        self.pad_id = encoded.pad_id
 
-    def group(row: "tf.Tensor") -> "dict[str, tf.Tensor]":
-        own = tf.gather(all_ids, members[row])
-        inputs = {"input_ids": own.to_tensor(encoded.pad_id),
-                  "attention_mask": tf.sequence_mask(own.row_lengths(), dtype=tf.int32),
-                  "token_type_ids": tf.gather(all_types, members[row]).to_tensor()}
-        return {name: tf.ensure_shape(values, shape) for name, values in inputs.items()}
+    def places(self, rows: "tf.Tensor", length: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        """Give where each token of the rectangle stands, and which ones are real: (texts, length).
 
-    return group
+        The texts are the rows, or the members of the groups that the rows are.
+        """
+        import tensorflow as tf
 
+        if self.groups is not None:
+            rows = tf.reshape(tf.gather(self.groups, rows), [-1])
+        columns = tf.range(length, dtype=tf.int64)[None]
+        real = columns < tf.gather(self.lengths, rows)[:, None]
+        return tf.where(real, tf.gather(self.starts, rows)[:, None] + columns, 0), real
 
-def _flat(inputs: "dict[str, tf.Tensor]", targets: "dict[str, tf.Tensor]",
-          weights: "tf.Tensor") -> tuple:
-    """Lay groups out text by text: (batch, texts, length) -> (batch * texts, length)."""
-    import tensorflow as tf
+    def inputs(self, index: "tf.Tensor", real: "tf.Tensor") -> "dict[str, tf.Tensor]":
+        """Give the three standard inputs."""
+        import tensorflow as tf
 
-    flat = {name: tf.reshape(values, (-1, tf.shape(values)[-1]))
-            for name, values in inputs.items()}
-    return flat, targets, weights
+        return {"input_ids": tf.where(real, tf.gather(self.ids, index), self.pad_id),
+                "attention_mask": tf.cast(real, tf.int32),
+                "token_type_ids": tf.where(real, tf.gather(self.types, index), 0)}

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import accelerator, checkpoints, files, plots, run, splits
 from .config import TrainConfig
-from .data import training_batches
+from .data import BUCKETS, Batching, training_batches
 from .errors import UserError
 from .run import Run
 from .runner import run_all
@@ -160,11 +160,14 @@ class _Training:
 
     def _fit(self, trainer: "keras.Model", progress: "Progress",
              validation: "Validation") -> None:
+        import keras
+
         from .callbacks import Scalars
 
         targets = self.task.targets(self.parts.train)
-        batches = training_batches(self.encoded, targets, self.task.weights(targets),
-                                   self.config.batch_size, self.config.seed)
+        compiled = keras.backend.backend() == "jax"  # each length anew
+        batching = Batching(self.config.batch_size, self.config.seed, BUCKETS if compiled else ())
+        batches = training_batches(self.encoded, targets, self.task.weights(targets), batching)
         if isinstance(self.task, Corrupting):
             batches = self.task.mask(batches, self.encoder, self.config.seed)
         try:

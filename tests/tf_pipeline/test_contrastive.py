@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.conftest import routes, write_csv
 from tf_pipeline import TrainConfig, UserError, checkpoints, contrastive, fit
 from tf_pipeline.backbone import BertConfig, build
-from tf_pipeline.data import training_batches
+from tf_pipeline.data import Batching, training_batches
 from tf_pipeline.tasks import embed
 
 
@@ -85,7 +85,7 @@ def prepared(dropout: float, **options: Any) -> tuple[keras.Model, tuple]:
     encoded, targets = task.encode(records, encoder, 48), task.targets(records)
     trainer = task.trainer(task.build(build(config)))
     trainer.compile(keras.optimizers.SGD(1.0), **task.compile_args())
-    batches = training_batches(encoded, targets, task.weights(targets), 10, seed=0)
+    batches = training_batches(encoded, targets, task.weights(targets), Batching(10, 0))
     return trainer, next(iter(batches))
 
 

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_pipeline import checkpoints
-from tf_pipeline.data import BUCKETS, training_batches
+from tf_pipeline.data import BUCKETS, Batching, draw, training_batches
 from tf_pipeline.runner import run_all
 from tf_pipeline.text import Arrays, Encoded
 
@@ -17,10 +18,11 @@ def encoded() -> Encoded:
     return checkpoints.load("minilm").encoder.encode(texts)
 
 
-def take(encoded: Encoded, count: int, seed: int = 0, batch: int = 10) -> list[tuple]:
+def take(encoded: Encoded, count: int, seed: int = 0, start: int = 0,
+         buckets: tuple[int, ...] = ()) -> list[tuple]:
     targets = {"logits": np.arange(len(encoded), dtype=np.int32)}
     weights = np.linspace(1, 2, len(encoded), dtype=np.float32)
-    data = training_batches(encoded, targets, weights, batch, seed)
+    data = training_batches(encoded, targets, weights, Batching(10, seed, buckets), start)
     return list(itertools.islice(data.as_numpy_iterator(), count))
 
 
@@ -34,22 +36,43 @@ def test_each_row_keeps_its_target_and_weight(encoded: Encoded) -> None:
             assert weights[place] == np.linspace(1, 2, len(encoded), dtype=np.float32)[row]
 
 
-def test_lengths_are_buckets_and_padding_is_small(encoded: Encoded) -> None:
+@pytest.mark.parametrize(("buckets", "least"), [(BUCKETS, 0.75), ((), 0.88)])
+def test_padding_is_small(encoded: Encoded, buckets: tuple[int, ...], least: float) -> None:
     used = positions = 0
-    for inputs, *_ in take(encoded, 40):
+    for inputs, *_ in take(encoded, 40, buckets=buckets):
         length = inputs["input_ids"].shape[1]
-        assert length in BUCKETS or length == encoded.lengths.max()
+        longest = inputs["attention_mask"].sum(1).max()
+        assert length in (*(buckets or [longest]), encoded.lengths.max())
         used += int(inputs["attention_mask"].sum())
         positions += inputs["input_ids"].size
-    assert used / positions > 0.8
+    assert used / positions > least
 
 
-def test_no_example_is_lost_over_epochs(encoded: Encoded) -> None:
-    counts = np.zeros(len(encoded), int)
-    for _, targets, _ in take(encoded, 100):
-        counts[targets["logits"]] += 1
-    assert counts.min() >= 6  # ten epochs less what waits in buckets
-    assert counts.max() <= 12
+def test_an_epoch_has_every_example_once(encoded: Encoded) -> None:
+    for epoch in np.array_split([t["logits"] for _, t, _ in take(encoded, 30)], 3):
+        assert sorted(epoch.ravel()) == list(range(len(encoded)))
+
+
+@pytest.mark.parametrize(("count", "size"), [(95, 10), (31, 30), (1000, 32), (7, 7)])
+def test_what_fills_no_batch_changes_from_epoch_to_epoch(count: int, size: int) -> None:
+    lengths = np.random.default_rng(0).integers(3, 90, count)
+    drawn = [[part.numpy() for part in draw(tf.constant(lengths, tf.int32), Batching(size, 0),
+                                            epoch)] for epoch in range(20)]
+    for rows, padded in drawn:
+        assert rows.shape == (count // size, size)
+        assert len(np.unique(rows)) == rows.size
+        assert (lengths[rows].max(1) <= padded).all()
+    left = [set(range(count)) - set(rows.ravel().tolist()) for rows, _ in drawn]
+    assert len(set.union(*left)) > count % size or count % size == 0
+
+
+def test_batches_from_a_step_on_are_those_of_the_whole(encoded: Encoded) -> None:
+    whole = take(encoded, 35)
+    for start in (0, 7, 10, 23):
+        for (inputs, targets, _), (others, goals, _) in zip(
+                take(encoded, 5, start=start), whole[start:], strict=False):
+            np.testing.assert_array_equal(inputs["input_ids"], others["input_ids"])
+            np.testing.assert_array_equal(targets["logits"], goals["logits"])
 
 
 def test_equal_seeds_give_equal_batches_and_others_do_not(encoded: Encoded) -> None:
