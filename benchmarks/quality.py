@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks import baseline, shared
 from benchmarks.rows import ROWS, Row
 from benchmarks.shared import HERE
+from tf_pipeline import fetch
 
 RESULTS = HERE / "quality.json"
 
@@ -91,7 +92,8 @@ def measure_peer(row: Row, repeat: str, places: dict[str, str], python: str) -> 
     words = [w.format(**places, repeat=repeat) for w in row.peer.split()]
     seed = ["--seed", repeat] if row.seeded else []
     start = time.time()
-    out = shared.call([python, str(HERE / "peers" / "finetune.py"), *words, *seed])
+    out = shared.call([python, str(HERE / "peers" / "finetune.py"), *words, *seed, "--model",
+                       str(fetch.minilm())])
     answer = json.loads(out.splitlines()[-1])
     return {"scores": answer["scores"], "device": answer["device"],
             "precision": answer["precision"], "duration_s": round(time.time() - start, 1)}

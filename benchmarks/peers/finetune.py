@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--task", choices=("classify", "multilabel", "tag"), required=True)
     parser.add_argument("--train", required=True)
     parser.add_argument("--test", required=True)
-    parser.add_argument("--model", help="folder of the checkpoint; default: the kit's own minilm")
+    parser.add_argument("--model", required=True, help="folder of the checkpoint")
     parser.add_argument("--max-len", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -154,7 +154,6 @@ def main():
     random.seed(flags.seed)
     torch.manual_seed(flags.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model_folder = flags.model or kit_minilm()
 
     if flags.task == "tag":
         train, test = read_conll(flags.train), read_conll(flags.test)
@@ -164,11 +163,11 @@ def main():
         labels = sorted({label for _, label in train} if flags.task == "classify" else
                         {label for _, row in train for label in row})
     index = {label: i for i, label in enumerate(labels)}
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokenizer = AutoTokenizer.from_pretrained(flags.model)
     kind = (AutoModelForTokenClassification if flags.task == "tag"
             else AutoModelForSequenceClassification)
     problem = {"multilabel": {"problem_type": "multi_label_classification"}}.get(flags.task, {})
-    model = kind.from_pretrained(model_folder, num_labels=len(labels), **problem).to(device)
+    model = kind.from_pretrained(flags.model, num_labels=len(labels), **problem).to(device)
     examples = encode(train, flags.task, tokenizer, index, flags.max_len)
 
     size, pad = flags.batch_size, tokenizer.pad_token_id
@@ -193,17 +192,6 @@ def main():
     print(json.dumps({"scores": score(flags.task, logits, known, test, labels),
                       "device": f"{name} (torch {torch.__version__})",
                       "precision": "bfloat16 autocast"}))
-
-
-def kit_minilm():
-    """Find the checkpoint where the kit keeps it; nothing of the kit is imported."""
-    import os
-
-    cache = os.environ.get("KIT_CACHE")
-    if not cache:
-        raise SystemExit("Name the checkpoint's folder with --model, or set KIT_CACHE to the "
-                         "kit's cache.")
-    return str(Path(cache) / "minilm")
 
 
 if __name__ == "__main__":
