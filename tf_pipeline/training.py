@@ -183,17 +183,23 @@ class _Training:
         config = self.config
         total = self.steps * config.epochs
         schedule = _warmup_and_decay()(config.learning_rate, int(config.warmup * total), total)
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay,
-                                           epsilon=1e-8, global_clipnorm=config.clip_norm)
-        # No decay on biases and layer norms (Devlin et al. 2019, and every BERT code since).
-        optimizer.exclude_from_weight_decay(var_list=[
-            v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])
         # A second Model over the same layers: saving `model` then never writes optimizer slots.
         trainer = (self.task.trainer(model) if isinstance(self.task, Trained)
                    else keras.Model(model.input, model.output))
+        settings = {"weight_decay": config.weight_decay, "epsilon": 1e-8,
+                    "global_clipnorm": config.clip_norm}
+        compiled = keras.backend.backend() == "jax"
+        if compiled:
+            optimizer = keras.optimizers.AdamW(schedule, **settings)
+        else:
+            from .optimizer import LazyAdamW, lookup_tables
+
+            optimizer = LazyAdamW(schedule, tables=lookup_tables(trainer), **settings)
+        # No decay on biases and layer norms (Devlin et al. 2019, and every BERT code since).
+        optimizer.exclude_from_weight_decay(var_list=[
+            v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])
         # XLA on a CPU took 1.5 times as long (measured), and on TensorFlow compiles each length.
-        trainer.compile(optimizer, jit_compile=keras.backend.backend() == "jax",
-                        **self.task.compile_args())
+        trainer.compile(optimizer, jit_compile=compiled, **self.task.compile_args())
         return trainer
 
     def _announce(self, model: "keras.Model") -> None:
