@@ -1,6 +1,5 @@
 """What happens around `model.fit`: validation, early stopping, signals, progress, TensorBoard."""
 
-import json
 import logging
 import math
 import signal
@@ -9,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 
 from . import plots, run
-from .errors import UserError
+from .errors import Preempted, UserError
+from .resuming import Checkpoints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,29 +58,25 @@ def stop_on_signals() -> Iterator[StopRequest]:
 class Progress(keras.callbacks.Callback):
     """One bar over all epochs with the time left; stops on a signal or a loss that is no number."""
 
-    def __init__(self, request: StopRequest):
-        super().__init__()
-        self.request = request
-        self.bar: Any = None
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Open the bar."""
+    def __init__(self, request: StopRequest, epochs: int, steps: int, start: int):
         from tqdm import tqdm
 
-        self.bar = tqdm(total=self.params["epochs"] * self.params["steps"], unit="step",
-                        desc="training", dynamic_ncols=True, mininterval=0.5)
+        super().__init__()
+        self.request, self.epochs, self.steps = request, epochs, steps
+        self.bar = tqdm(total=epochs * steps, initial=start, unit="step", desc="training",
+                        dynamic_ncols=True, mininterval=0.5)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Name the epoch."""
-        self.epoch = epoch
-        self.bar.set_description(f"epoch {epoch + 1}/{self.params['epochs']}")
+        self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Advance, and end training where it must end."""
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise UserError(f"The loss is {loss} at step {batch + 1} of epoch {self.epoch + 1}: "
-                            "training has diverged. Lower --learning-rate (3e-5 is safe for most "
+            epoch, step = divmod(self.bar.n, self.steps)
+            raise UserError(f"The loss is {loss} at step {step + 1} of epoch {epoch + 1}: training "
+                            "has diverged. Lower --learning-rate (3e-5 is safe for most "
                             "checkpoints) or --clip-norm, or pass --precision float32.")
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update()
@@ -88,9 +84,8 @@ class Progress(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def close(self) -> None:
-        """End the bar's line; training that failed never calls on_train_end."""
-        if self.bar is not None:
-            self.bar.close()
+        """End the bar's line."""
+        self.bar.close()
 
 
 class Validation(keras.callbacks.Callback):
@@ -100,8 +95,7 @@ class Validation(keras.callbacks.Callback):
                  folder: Path, request: StopRequest):
         super().__init__()
         self.score, self.metric, self.patience = score, metric, patience
-        self.weights_file, self.state_file = folder / "best.weights.h5", folder / "state.json"
-        self.request = request
+        self.folder, self.request = folder, request
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
 
@@ -119,34 +113,93 @@ class Validation(keras.callbacks.Callback):
         rank = (row[self.metric], -row["loss"])
         if self.best is None or rank > (self.best[self.metric], -self.best["loss"]):
             self.best = row
-            self._keep()
+            run.save_weights(keras.Model(self.model.input, self.model.output), self._weights_file)
         elif row["epoch"] - self.best["epoch"] >= self.patience:
             log.info("No better %s for %d epochs: stopping.", self.metric, self.patience)
             self.model.stop_training = True
 
-    def _keep(self) -> None:
-        run.save_weights(keras.Model(self.model.input, self.model.output), self.weights_file)
-        self.state_file.write_text(json.dumps({"best": self.best, "written": time.time()}))
+    @property
+    def _weights_file(self) -> Path:
+        # A file an epoch: a checkpoint of an earlier one still finds its own best.
+        assert self.best is not None
+        return self.folder / f"best-{self.best['epoch']:03}.weights.h5"
+
+    def forget_worse(self) -> None:
+        """Delete the weights that no checkpoint speaks of any more."""
+        for path in self.folder.glob("best-*.weights.h5"):
+            if self.best is None or path != self._weights_file:
+                path.unlink()
 
     def restore(self, model: keras.Model) -> None:
         """Load the best weights."""
-        model.load_weights(self.weights_file)
+        model.load_weights(self._weights_file)
+
+
+class Saver(keras.callbacks.Callback):
+    """Writes checkpoints: after each epoch, between if asked or after minutes, and on SIGTERM."""
+
+    EVERY_S: ClassVar[float] = 600
+
+    def __init__(self, checkpoints: Checkpoints, validation: Validation, every: int):
+        super().__init__()
+        self.checkpoints, self.validation, self.every = checkpoints, validation, every
+        self.step = 0
+        self.done = False  # whether training came to its end
+        self._written = time.monotonic()
+        self._running: list[Any] = []  # running means in the middle of an epoch
+
+    def restore(self, trainer: keras.Model) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        progress = self.checkpoints.load(trainer)
+        if progress is not None:
+            self.step, self.done = progress["step"], progress["done"]
+            self.validation.history, self.validation.best = progress["history"], progress["best"]
+            self._running = [variable.numpy() for variable in trainer.metrics_variables]
+            log.info("Going on after step %d.", self.step)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Set the running means again, which `fit` has just cleared."""
+        for variable, value in zip(self.model.metrics_variables, self._running, strict=False):
+            variable.assign(value)
+        self._running = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Write where it is time to."""
+        self.step += 1
+        preempted = self.validation.request.received is signal.SIGTERM
+        asked = self.every and self.step % self.every == 0
+        if preempted or asked or time.monotonic() - self._written > self.EVERY_S:
+            self._save()
+        if preempted:
+            raise Preempted(f"SIGTERM: training stopped after step {self.step}, and a checkpoint "
+                            f"lies in {self.checkpoints.folder}. The same command with --resume "
+                            "goes on.")
+
+    def finish_epoch(self, last: bool) -> None:
+        """Write what validation made of the epoch."""
+        self.model.reset_metrics()  # the next epoch's running means begin at nothing
+        self.done = last
+        self._save()
+        self.validation.forget_worse()
+
+    def _save(self) -> None:
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        self.checkpoints.save(self.model, self.step, {
+            "done": self.done, "history": self.validation.history, "best": self.validation.best})
+        self._written = time.monotonic()
 
 
 class Scalars(keras.callbacks.Callback):
     """Writes loss, learning rate and validation scores for TensorBoard."""
 
-    def __init__(self, folder: Path, validation: Validation, every: int = 10):
-        super().__init__()
-        self.folder, self.validation, self.every = folder, validation, every
-        self.step = 0
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Open the event file."""
+    def __init__(self, folder: Path, validation: Validation, start: int, every: int = 10):
         import tensorflow as tf
 
+        super().__init__()
+        self.validation, self.every, self.step = validation, every, start
         self.summary = tf.summary
-        self.writer = tf.summary.create_file_writer(str(self.folder))
+        self.writer = tf.summary.create_file_writer(str(folder))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Write every few steps."""
@@ -161,7 +214,7 @@ class Scalars(keras.callbacks.Callback):
         self._write({f"validation/{name}": value for name, value in row.items()
                      if name not in ("epoch", "train_loss")})
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def close(self) -> None:
         """Close the event file."""
         self.writer.close()
 

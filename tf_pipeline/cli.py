@@ -51,6 +51,8 @@ def _add_train(verbs: Any, argv: list[str]) -> None:
         epilog=f"Tasks: {', '.join(plugins.names(tasks))}. `train --task NAME --help` adds the "
         "task's own flags.")
     add_flags(train, TrainConfig)
+    train.add_argument("--resume", action="store_true", help="go on with the training in --out "
+                       "where it was cut off; begin one where there is none")
     train.add_argument("--data-report", action="store_true",
                        help="only look at the data: sizes, balance, lengths, duplicates, leaks")
     _common(train)
@@ -133,7 +135,7 @@ def _train(flags: argparse.Namespace) -> int:
     from .metrics import table_text
     from .training import fit
 
-    run = fit(config, options)
+    run = fit(config, options, flags.resume)
     scores = run.metrics["test"]
     command.show({"run": str(run.path), "test": scores},
                  f"{table_text(scores)}\n\ntest {run.info['metric']} "

@@ -8,7 +8,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from .errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserError
+from .errors import (
+    PARITY_EXIT,
+    RESUMABLE_EXIT,
+    USER_ERROR_EXIT,
+    ParityError,
+    Preempted,
+    UserError,
+)
 from .install import pip_install_file
 
 ROOMS = ("tf_pipeline", "export", "serving")
@@ -47,6 +54,8 @@ def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         return _fail(error, USER_ERROR_EXIT)
     except ParityError as error:
         return _fail(error, PARITY_EXIT)
+    except Preempted as error:
+        return _fail(error, RESUMABLE_EXIT)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ROOMS:  # a fault of ours
             raise

@@ -1,7 +1,8 @@
-"""The one error that a user can cause, and the one that protects the user."""
+"""The one error that a user can cause, and those that protect the user."""
 
 USER_ERROR_EXIT = 2
 PARITY_EXIT = 3
+RESUMABLE_EXIT = 75  # "try again later" in BSD's sysexits.h
 # `doctor` adds up what would not work; above every other code, so that none is taken for it.
 DOCTOR_EXIT = {"training": 8, "export": 16, "serving": 32}
 
@@ -11,6 +12,10 @@ class UserError(ValueError):
 
     A command line prints it as one line and exits with 2.
     """
+
+
+class Preempted(RuntimeError):
+    """SIGTERM came while training; a checkpoint is written, `--resume` goes on. Exit code 75."""
 
 
 class ParityError(RuntimeError):

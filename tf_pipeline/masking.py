@@ -141,15 +141,16 @@ class Masking:
             raise UserError("--whole-words is True and the checkpoint's tokenizer is no WordPiece: "
                             "its pieces do not tell where a word goes on. Pass --no-whole-words.")
 
-    def apply(self, batches: "tf.data.Dataset") -> "tf.data.Dataset":
+    def apply(self, batches: "tf.data.Dataset", start: int = 0) -> "tf.data.Dataset":
         """Mask batches of (inputs, targets, weights), each in its own way; same seed, same masks.
 
+        `start` is the step of the first one.
         Inputs get `positions` (batch, masks), with a number of masks that follows from the batch's
         length; targets become the pieces that stood there, -1 where a position is not used.
         """
         import tensorflow as tf
 
-        return batches.enumerate().map(self._masked, num_parallel_calls=2,
+        return batches.enumerate(start).map(self._masked, num_parallel_calls=2,
                                        deterministic=True).prefetch(tf.data.AUTOTUNE)
 
     def _masked(self, step: "tf.Tensor", batch: tuple) -> tuple:

@@ -1,8 +1,8 @@
 """The run folder: what training leaves, and all that export needs, on any machine.
 
 backbone.json tokenizer.json labels.json model.weights.h5 evaluation.jsonl metrics.json
-confusion.png logs/ (TensorBoard events and the other plots) checkpoints/ and, written last,
-run.json: its presence means complete.
+confusion.png logs/ (TensorBoard events and the other plots) and, written last, run.json: its
+presence means complete. While training there is checkpoints/.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import files
+from . import files, resuming
 from .errors import UserError
 from .task import Record, Task, create
 from .text import TextEncoder
@@ -49,15 +49,9 @@ def refuse_existing(out: Path) -> None:
     advice = "Choose another --out, or delete it first."
     if (out / "run.json").exists():
         raise UserError(f"--out {out} already holds a finished run. {advice}")
-    state = out / "checkpoints" / "state.json"
-    if state.exists():
-        best = json.loads(state.read_text("utf-8"))["best"]
-        scores = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if k != "epoch")
-        raise UserError(f"--out {out} holds a run that was cut off; its best weights are of epoch "
-                        f"{best['epoch']} ({scores}) in checkpoints/best.weights.h5. {advice}")
-    if (out / "checkpoints").exists():
-        raise UserError(f"--out {out} holds a run that was cut off before its first validation; "
-                        f"it has no weights worth keeping. {advice}")
+    if resuming.can_resume(out):
+        raise UserError(f"--out {out} holds a training that was cut off. Go on with --resume; or "
+                        "choose another --out, or delete it.")
     raise UserError(f"--out {out} exists and is not a run. {advice}")
 
 

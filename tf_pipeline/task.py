@@ -215,9 +215,9 @@ class Prepared(Protocol):
 class Corrupting(Protocol):
     """What a task adds that changes training batches as they come, targets among them."""
 
-    def mask(self, batches: "tf.data.Dataset", encoder: TextEncoder,
-             seed: int) -> "tf.data.Dataset":
-        """Give batches for the model of `trainer`."""
+    def mask(self, batches: "tf.data.Dataset", encoder: TextEncoder, seed: int,
+             start: int = 0) -> "tf.data.Dataset":
+        """Give batches for the model of `trainer`; `start` is the first one's step."""
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import accelerator, checkpoints, files, plots, run, splits
+from . import accelerator, checkpoints, files, plots, resuming, run, splits
 from .config import TrainConfig
 from .data import BUCKETS, Batching, training_batches
 from .errors import UserError
@@ -24,28 +25,35 @@ from .text import Arrays, TextEncoder
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
-    from .callbacks import Progress, Validation
+    from .callbacks import Saver, Validation
 
 log = logging.getLogger(__name__)
 
 
-def fit(config: TrainConfig, options: Any = None) -> Run:
+def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     """Train and write the run folder `config.out`; nothing there counts before run.json.
 
-    `options` is the task's own Options, its defaults if not given. SIGINT and SIGTERM end training
-    early and keep the best weights; the run then says `stopped`.
+    `options` is the task's own Options, its defaults if not given. SIGINT ends training early and
+    keeps the best weights; the run then says `stopped`. SIGTERM writes a checkpoint and raises
+    Preempted. `resume` goes on with what was cut off in `config.out`, to the same weights as if it
+    had not been; it begins anew where nothing is, and gives a finished run as it is.
     """
     if config.out is None:
         raise UserError("--out is missing. Name the run folder to write, e.g. --out runs/reviews.")
-    run.refuse_existing(config.out)
+    if resume and (config.out / "run.json").exists():
+        log.info("%s is finished.", config.out)
+        return Run.load(config.out)
+    if not (resume and resuming.can_resume(config.out)):
+        run.refuse_existing(config.out)
     options = options or options_of(config.task)()
     parts, task = read_data(config, options)
     checkpoint = read_checkpoint(config, task)
     if config.max_len > checkpoint.config.max_position_embeddings:
         raise UserError(f"--max-len is {config.max_len}; {config.backbone} has only "
                         f"{checkpoint.config.max_position_embeddings} positions.")
-    return _Training(config, task, parts, checkpoint).go()
+    return _Training(config, task, parts, checkpoint).go(resume)
 
 
 def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:
@@ -117,9 +125,9 @@ class _Training:
         self.steps = self.encoded.examples // config.batch_size
         keras.utils.set_random_seed(config.seed)
 
-    def go(self) -> Run:
+    def go(self, resume: bool) -> Run:
         """Train, choose the best weights, evaluate, write."""
-        from .callbacks import Progress, Validation, stop_on_signals
+        from .callbacks import Saver, Validation, stop_on_signals
 
         with _precision(self.device.precision):
             backbone = self.checkpoint.build()
@@ -133,15 +141,18 @@ class _Training:
             trainer = self._compile(model)
         self._announce(model)
         with files.disk_errors(self.out), stop_on_signals() as request:
+            resuming.begin(self.out, self._settings(), resume)
             folder = self.out / "checkpoints"
-            folder.mkdir(parents=True)
             validation = Validation(lambda: self.score(model, self.parts.validation),
                                     self.task.METRIC, self.config.patience, folder, request)
+            saver = Saver(resuming.Checkpoints(folder), validation, self.config.checkpoint_steps)
             if self.config.epochs:
-                self._fit(trainer, Progress(request), validation)
+                self._fit(trainer, saver, resume)
                 validation.restore(model)
             calibration = self._finish(model)
-            return self._write(model, validation, calibration, request.received)
+            written = self._write(model, validation, calibration, request.received)
+            shutil.rmtree(folder)  # several times the size of the run
+            return written
 
     def _finish(self, model: "keras.Model") -> dict[str, float]:
         """Let the task choose on validation rows, and say what that did for its confidence."""
@@ -158,24 +169,46 @@ class _Training:
                  found["temperature"], found["error_after"], found["error_before"])
         return found
 
-    def _fit(self, trainer: "keras.Model", progress: "Progress",
-             validation: "Validation") -> None:
-        import keras
+    def _settings(self) -> dict[str, Any]:
+        """Say what decides each step, for a training that goes on elsewhere."""
+        config = dataclasses.asdict(self.config)
+        for name in ("out", "checkpoint_steps"):
+            config.pop(name)
+        return {**{f"--{name.replace('_', '-')}": value for name, value in config.items()},
+                "options": dataclasses.asdict(self.task.options), "data": self.parts.hashes,
+                "device": self.device.name, "number format": self.device.precision}
 
-        from .callbacks import Scalars
+    def _fit(self, trainer: "keras.Model", saver: "Saver", resume: bool) -> None:
+        from .callbacks import Progress, Scalars
 
+        trainer.optimizer.build(trainer.trainable_variables)
+        if resume:
+            saver.restore(trainer)
         targets = self.task.targets(self.parts.train)
-        compiled = keras.backend.backend() == "jax"  # each length anew
-        batching = Batching(self.config.batch_size, self.config.seed, BUCKETS if compiled else ())
-        batches = training_batches(self.encoded, targets, self.task.weights(targets), batching)
-        if isinstance(self.task, Corrupting):
-            batches = self.task.mask(batches, self.encoder, self.config.seed)
+        shares = self.task.weights(targets)
+        validation = saver.validation
+        progress = Progress(validation.request, self.config.epochs, self.steps, saver.step)
+        scalars = Scalars(self.out / "logs", validation, saver.step)
         try:
-            trainer.fit(batches, steps_per_epoch=self.steps, epochs=self.config.epochs,
-                        shuffle=False, verbose=0,
-                        callbacks=[progress, validation, Scalars(self.out / "logs", validation)])
+            while not saver.done:
+                epoch, step = divmod(saver.step, self.steps)
+                trainer.fit(self._batches(targets, shares, saver.step), initial_epoch=epoch,
+                            epochs=epoch + 1, steps_per_epoch=self.steps - step, shuffle=False,
+                            verbose=0, callbacks=[progress, saver, validation, scalars])
+                saver.finish_epoch(trainer.stop_training or epoch + 1 == self.config.epochs)
         finally:
             progress.close()  # or the bar is drawn once more over the error's line
+            scalars.close()
+
+    def _batches(self, targets: Arrays, shares: np.ndarray, start: int) -> "tf.data.Dataset":
+        import keras
+
+        compiled = keras.backend.backend() == "jax"  # each length anew
+        batching = Batching(self.config.batch_size, self.config.seed, BUCKETS if compiled else ())
+        batches = training_batches(self.encoded, targets, shares, batching, start)
+        if isinstance(self.task, Corrupting):
+            return self.task.mask(batches, self.encoder, self.config.seed, start)
+        return batches
 
     def _compile(self, model: "keras.Model") -> "keras.Model":
         import keras

@@ -111,11 +111,11 @@ class Task(task.Task):
         """Give none: `mask` makes them, new ones for each batch."""
         return {"logits": np.zeros((len(records), 0), np.int32)}
 
-    def mask(self, batches: "tf.data.Dataset", encoder: TextEncoder,
-             seed: int) -> "tf.data.Dataset":
+    def mask(self, batches: "tf.data.Dataset", encoder: TextEncoder, seed: int,
+             start: int = 0) -> "tf.data.Dataset":
         """Hide pieces of training batches, others in every batch."""
         return Masking(encoder, self.options.mask_share, self.options.whole_words,
-                       seed).apply(batches)
+                       seed).apply(batches, start)
 
     def build(self, backbone: "keras.Model") -> "keras.Model":
         """Give logits (batch, length, vocabulary)."""

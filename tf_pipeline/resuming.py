@@ -1,0 +1,128 @@
+"""What a training needs to go on where it was cut off: written aside, renamed, checked when read.
+
+A checkpoint holds every variable (weights, optimizer, random state, running means) and how far
+training was; what a step reads follows from the seed and the step's number.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import files
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+SETTINGS = "training.json"
+KEPT = 2  # the last one, and the one before in case the disk lost it
+
+
+class Checkpoints:
+    """The checkpoints of one training: `checkpoints/step-00000500.safetensors`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def save(self, trainer: "keras.Model", step: int, progress: dict[str, Any]) -> None:
+        """Write one, whole or not at all, and delete all but the last ones."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        arrays = {name: np.asarray(variable) for name, variable in _variables(trainer).items()}
+        text = json.dumps({"step": step, **progress})
+        path = self.folder / f"step-{step:08}.safetensors"
+        part = path.with_suffix(".partial")
+        with files.disk_errors(path):
+            try:
+                save_file(arrays, part, {"progress": text, "sha256": _hash(arrays, text)})
+                files.sync(part)
+                part.replace(path)
+                files.sync(self.folder)
+            except SafetensorError as error:  # an OSError's text is all that it keeps
+                raise OSError(str(error)) from None
+            finally:
+                part.unlink(missing_ok=True)
+        for old in self._paths()[KEPT:]:
+            old.unlink()
+
+    def load(self, trainer: "keras.Model") -> dict[str, Any] | None:
+        """Set the trainer's variables from the newest checkpoint that is whole: its progress."""
+        for path in self._paths():
+            found = _read(path)
+            if found is None:
+                log.warning("%s is damaged and is passed over.", path)
+                continue
+            arrays, progress = found
+            variables = _variables(trainer)
+            if {n: a.shape for n, a in arrays.items()} != {
+                    n: tuple(v.shape) for n, v in variables.items()}:
+                raise UserError(f"{path} holds other variables than this training has: it was "
+                                "written by another version. Delete the folder and start anew.")
+            for name, variable in variables.items():
+                variable.assign(arrays[name])
+            return progress
+        return None
+
+    def _paths(self) -> list[Path]:
+        """Give the checkpoints, the newest first."""
+        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+
+
+def begin(out: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Write what is going to be trained; on `resume` compare it with what was written before.
+
+    UserError where the two differ: going on with other settings would be neither of the trainings.
+    """
+    path = out / "checkpoints" / SETTINGS
+    settings = json.loads(json.dumps(settings, default=str))
+    if not (resume and path.exists()):
+        files.write_text(path, json.dumps(settings, indent=2) + "\n")
+        return
+    before = json.loads(path.read_text("utf-8"))
+    for name in sorted({*settings, *before}):
+        if settings.get(name) != before.get(name):
+            raise UserError(f"--resume goes on with the training in {out}, which has {name} "
+                            f"{before.get(name)}; given is {settings.get(name)}. Give the same "
+                            "settings and data, or another --out.")
+
+
+def can_resume(out: Path) -> bool:
+    """Tell whether a training began there."""
+    return (out / "checkpoints" / SETTINGS).exists()
+
+
+def _variables(trainer: "keras.Model") -> "dict[str, keras.Variable]":
+    """Number every variable of a compiled model, in an order that the same code repeats."""
+    groups: Iterable[list[keras.Variable]] = (trainer.variables, trainer.optimizer.variables,
+                                              trainer.metrics_variables)
+    found = {id(variable): variable for group in groups for variable in group}
+    return {f"{number:05}": variable for number, variable in enumerate(found.values())}
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Read a checkpoint; None where its bytes are not those that were written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as stored:
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            about = stored.metadata()
+        text = about["progress"]
+        return (arrays, json.loads(text)) if about["sha256"] == _hash(arrays, text) else None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _hash(arrays: dict[str, np.ndarray], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        digest.update(np.atleast_1d(arrays[name]).view(np.uint8).data)
+    return digest.hexdigest()
