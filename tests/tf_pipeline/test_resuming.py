@@ -124,6 +124,7 @@ def test_other_settings_are_refused(changes: dict[str, float], message: str, tmp
 def test_a_damaged_checkpoint_is_passed_over(harm: str, tmp_path: Path,
                                              crash: Callable[[int], None],
                                              caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tf_pipeline.callbacks")
     whole = fit(settings("classify", tmp_path, "whole"))
     crash(10)
     with pytest.raises(CutOffError):
