@@ -56,7 +56,7 @@ def _classifier(train: Sequence[Record]) -> Callable[[Sequence[Record]], Scores]
         first, second = columns
         return hstack([first.multiply(second), abs(first - second)]).tocsr()
 
-    model = LogisticRegression(C=10.0, max_iter=300)
+    model = LogisticRegression(C=10.0, max_iter=2000)
     model.fit(features(train), [record["label"] for record in train])
     labels = model.classes_.tolist()
     answers = [record["label"] for record in train]

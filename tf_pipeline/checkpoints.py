@@ -155,9 +155,13 @@ def _read_safetensors(folder: Path) -> dict[str, np.ndarray]:
     path = folder / "model.safetensors"
     if not path.exists():
         other = next((p.name for p in folder.glob("pytorch_model*.bin")), None)
-        hint = (f" It has {other}: load it with transformers and save_pretrained(folder, "
-                "safe_serialization=True).") if other else ""
-        raise UserError(f"{folder} holds no model.safetensors.{hint or ' Copy the file there.'}")
+        hint = "Copy the file there."
+        if other:
+            hint = (f"It has {other}: load it with transformers and save_pretrained(folder, "
+                    "safe_serialization=True).")
+        elif (folder / "manifest.json").exists():
+            hint = "It is an artifact, whose files only answer. Name the run that it was made of."
+        raise UserError(f"{folder} holds no model.safetensors. {hint}")
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

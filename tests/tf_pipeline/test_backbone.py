@@ -130,6 +130,19 @@ def test_folder_needs_its_casing(tmp_path: Path) -> None:
     assert found.build().count_params() > 0
 
 
+@pytest.mark.parametrize(("file", "hint"), [
+    ("pytorch_model.bin", "It has pytorch_model.bin: load it with transformers"),
+    ("manifest.json", "It is an artifact, whose files only answer. Name the run"),
+    ("notes.txt", "Copy the file there")])
+def test_a_folder_without_weights_says_where_to_get_them(file: str, hint: str,
+                                                         tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "hf")
+    (folder / "model.safetensors").unlink()
+    (folder / file).write_text("{}")
+    with pytest.raises(UserError, match=f"holds no model.safetensors. {hint}"):
+        checkpoints.load(str(folder), cased=False)
+
+
 def test_damaged_and_foreign_folders_are_named(tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _folder(tmp_path / "hf")
