@@ -36,6 +36,13 @@ def choose(precision: Precision) -> Device:
     return Device(f"{name} ({backend})", best if precision == "auto" else precision)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a step failed for want of memory, on whichever device."""
+    # TensorFlow and JAX each have classes of their own for it, and share the status's name.
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or (
+        type(error).__name__ == "ResourceExhaustedError")
+
+
 def _cpu() -> tuple[str, str]:
     # bfloat16 brings little at fine-tuning's small batches and costs casts (measured on AVX512).
     return f"CPU, {os.cpu_count()} cores", "float32"

@@ -155,6 +155,22 @@ def test_a_learning_rate_that_diverges_stops(opinions_csv: Path, tmp_path: Path)
         Run.load(tmp_path / "run")
 
 
+def test_too_large_batches_name_the_setting_to_lower(tmp_path: Path) -> None:
+    """A limit on the process's memory is the small machine."""
+    long = write_csv(tmp_path / "long.csv", [{**row, "text": f"{row['text']} " * 60}
+                                             for row in opinions(3000)])
+    code = ("import resource, sys, tensorflow; from tf_pipeline.cli import main; "
+            "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); "
+            "sys.exit(main(sys.argv[1:]))")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--task", "classify", "--train", f"csv:{long}",
+         "--backbone", "tiny", "--max-len", "512", "--batch-size", "2000", "--out",
+         str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert ("is out of memory with batches of 2000 times up to 512 tokens. Lower --batch-size or "
+            "--max-len") in done.stderr.splitlines()[-1]
+
+
 def _long_training(csv: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tf_pipeline", "train", "--task", "classify", "--train",
