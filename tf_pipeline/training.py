@@ -187,6 +187,8 @@ class _Training:
                 "device": self.device.name, "number format": self.device.precision}
 
     def _fit(self, trainer: "keras.Model", saver: "Saver", resume: bool) -> None:
+        import keras
+
         from .callbacks import Progress, Scalars
 
         trainer.optimizer.build(trainer.trainable_variables)
@@ -197,12 +199,17 @@ class _Training:
         validation = saver.validation
         progress = Progress(validation.request, self.config.epochs, self.steps, saver.step)
         scalars = Scalars(self.out / "logs", validation, saver.step)
+        callbacks = [progress, saver, validation, scalars]
+        if keras.backend.backend() == "tensorflow":
+            from .optimizer import Settling
+
+            callbacks.insert(0, Settling())
         try:
             while not saver.done:
                 epoch, step = divmod(saver.step, self.steps)
                 trainer.fit(self._batches(targets, shares, saver.step), initial_epoch=epoch,
                             epochs=epoch + 1, steps_per_epoch=self.steps - step, shuffle=False,
-                            verbose=0, callbacks=[progress, saver, validation, scalars])
+                            verbose=0, callbacks=callbacks)
                 saver.finish_epoch(trainer.stop_training or epoch + 1 == self.config.epochs)
         finally:
             progress.close()  # or the bar is drawn once more over the error's line
