@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # texts are many and short.
 BUCKETS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 448, 512)
 
+GOLDEN = (5 ** 0.5 - 1) / 2
+
 
 @dataclass(frozen=True)
 class Batching:
@@ -35,26 +37,23 @@ def draw(lengths: "tf.Tensor", batching: Batching,
     """
     import tensorflow as tf
 
-    seeds = tf.unstack(tf.random.split(tf.stack([batching.seed, tf.cast(epoch, tf.int32)]), 3))
-    shuffle, size = tf.random.experimental.stateless_shuffle, batching.size
-    longest = tf.reduce_max(lengths)
-    bounds = tf.range(longest + 1)
-    if batching.buckets:
-        known = tf.constant(batching.buckets, tf.int32)
-        bounds = tf.concat([known[known < longest], [longest]], 0)
-    order = shuffle(tf.range(tf.size(lengths)), seeds[0])
-    bucket = tf.searchsorted(bounds, tf.gather(lengths, order))
-    order = tf.gather(order, tf.argsort(bucket, stable=True))
-    counts = tf.math.bincount(bucket, minlength=tf.size(bounds))
-    place = tf.range(tf.size(order)) - tf.repeat(tf.cumsum(counts, exclusive=True), counts)
-    full = place < tf.repeat(counts // size * size, counts)
-    # What is left of each bucket shares batches with what is left of the next ones.
-    rest = order[~full]
-    fitting = tf.size(rest) // size * size
-    kept = tf.sort(shuffle(tf.range(tf.size(rest)), seeds[1])[:fitting])
-    rows = tf.reshape(tf.concat([order[full], tf.gather(rest, kept)], 0), (-1, size))
-    rows = shuffle(rows, seeds[2])
+    seeds = tf.unstack(tf.random.split(tf.stack([batching.seed, tf.cast(epoch, tf.int32)]), 2))
+    steps = tf.size(lengths) // batching.size
+    order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(lengths)), seeds[0])
+    order = order[:steps * batching.size]
+    rows = tf.gather(order, tf.argsort(tf.gather(lengths, order), stable=True))
+    rows = tf.reshape(rows, (-1, batching.size))
+    # Length often goes with the answer, so a run of like batches would pull the weights to and
+    # fro. Steps of the golden ratio visit short and long ones evenly, however few are looked at.
+    places = tf.cast(tf.range(steps), tf.float64) * GOLDEN + tf.random.stateless_uniform(
+        (), seeds[1], dtype=tf.float64)
+    rows = tf.gather(rows, tf.argsort(tf.argsort(places % 1.0)))
     needed = tf.reduce_max(tf.gather(lengths, rows), 1)
+    if not batching.buckets:
+        return rows, needed
+    longest = tf.reduce_max(lengths)
+    bounds = tf.constant(batching.buckets, tf.int32)
+    bounds = tf.concat([bounds[bounds < longest], [longest]], 0)
     return rows, tf.gather(bounds, tf.searchsorted(bounds, needed))
 
 
