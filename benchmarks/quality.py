@@ -108,6 +108,11 @@ def mean(runs: list[dict[str, Any]], name: str) -> str:
     return shown if len(values) == 1 else f"{shown} ({min(values):.4f} to {max(values):.4f})"
 
 
+def _of_all(row: Row, runs: list[dict[str, Any]], name: str) -> str:
+    whole = len(runs) in (0, len(row.repeats))
+    return mean(runs, name) + ("" if whole else f", {len(runs)} of {len(row.repeats)} runs")
+
+
 def _beside_majority(runs: list[dict[str, Any]], name: str) -> str:
     largest = name.replace("accuracy", "majority")
     return mean(runs, name) + ("" if largest == name or mean(runs, largest) == "-" else
@@ -136,8 +141,8 @@ def report(table: Table) -> str:
                                         ("recall", "recall at 1 point of accuracy"))}}
         for i, (name, text) in enumerate(metrics.items()):
             first = i == 0
-            lines.append(f"| {row.about if first else ''} | {text} | {mean(ours, name)} | "
-                         f"{mean(theirs, name)} | {_beside_majority(classical, name)} | "
+            lines.append(f"| {row.about if first else ''} | {text} | {_of_all(row, ours, name)} | "
+                         f"{_of_all(row, theirs, name)} | {_beside_majority(classical, name)} | "
                          f"{row.published if first else ''} | "
                          f"{row.goal if first else ''} |")
     lines += ["", "Expected calibration error on test, before and after temperature scaling:", ""]
