@@ -81,6 +81,15 @@ def test_every_kind_of_step_goes_on(task: str, options: dict[str, int], tmp_path
         assert_equal(fit(settings(task, tmp_path, f"cut{step}"), choice, resume=True), whole)
 
 
+def test_a_crash_inside_an_epoch(tmp_path: Path, crash: Callable[[int], None]) -> None:
+    whole = fit(settings("classify", tmp_path, "whole", epochs=1, max_len=8))
+    crash(5)
+    with pytest.raises(CutOffError):
+        fit(settings("classify", tmp_path, "cut", epochs=1, max_len=8))
+    resumed = fit(settings("classify", tmp_path, "cut", epochs=1, max_len=8), resume=True)
+    assert_equal(resumed, whole)
+
+
 def test_float16_and_several_crashes(tmp_path: Path, crash: Callable[[int], None]) -> None:
     changes = {"precision": "mixed_float16"}
     whole = fit(settings("classify", tmp_path, "whole", **changes))
@@ -159,6 +168,17 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path,
     assert [p.name for p in (tmp_path / "cut" / "checkpoints").glob("*step*")] == [
         "step-00000003.safetensors"]
     assert_equal(fit(settings("classify", tmp_path, "cut"), resume=True), whole)
+
+
+def test_jax_goes_on_too(tmp_path: Path) -> None:
+    """The backend is chosen once a process, so a test of this very file runs in another one."""
+    inner = f"{__file__}::{test_a_crash_inside_an_epoch.__name__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp",
+         str(tmp_path / "inner"), inner], cwd=ROOT, env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "1 passed" in done.stdout
 
 
 def _train(csv: Path, out: Path, *words: str) -> subprocess.Popen[str]:
