@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .config import Precision
+from .errors import UserError
 from .install import pip_install, pip_install_file
 
 log = logging.getLogger(__name__)
@@ -36,11 +38,23 @@ def choose(precision: Precision) -> Device:
     return Device(f"{name} ({backend})", best if precision == "auto" else precision)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether a step failed for want of memory, on whichever device."""
-    # TensorFlow and JAX each have classes of their own for it, and share the status's name.
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or (
-        type(error).__name__ == "ResourceExhaustedError")
+@contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Turn a step's want of memory, on whichever device, into one line that ends with `advice`."""
+    import keras
+    import tensorflow as tf
+
+    known: tuple[type[Exception], ...] = (MemoryError, tf.errors.ResourceExhaustedError)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        known += (jax.errors.JaxRuntimeError,)  # of every status
+    try:
+        yield
+    except known as error:
+        if isinstance(error, known[:2]) or "RESOURCE_EXHAUSTED" in str(error):
+            raise UserError(f"The memory does not suffice {advice}") from error
+        raise
 
 
 def _cpu() -> tuple[str, str]:

@@ -53,15 +53,10 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     if config.max_len > checkpoint.config.max_position_embeddings:
         raise UserError(f"--max-len is {config.max_len}; {config.backbone} has only "
                         f"{checkpoint.config.max_position_embeddings} positions.")
-    training = _Training(config, task, parts, checkpoint)
-    try:
-        return training.go(resume)
-    except Exception as error:
-        if not accelerator.is_out_of_memory(error):
-            raise
-        raise UserError(f"{training.device.name} is out of memory with batches of "
-                        f"{config.batch_size} times up to {config.max_len} tokens. Lower "
-                        "--batch-size or --max-len, or choose a smaller --backbone.") from error
+    advice = (f"for batches of {config.batch_size} times up to {config.max_len} tokens. Lower "
+              "--batch-size or --max-len, or choose a smaller --backbone.")
+    with accelerator.memory_errors(advice):
+        return _Training(config, task, parts, checkpoint).go(resume)
 
 
 def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:

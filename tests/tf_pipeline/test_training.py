@@ -167,8 +167,8 @@ def test_too_large_batches_name_the_setting_to_lower(tmp_path: Path) -> None:
          "--backbone", "tiny", "--max-len", "512", "--batch-size", "2000", "--out",
          str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr[-3000:]
-    assert ("is out of memory with batches of 2000 times up to 512 tokens. Lower --batch-size or "
-            "--max-len") in done.stderr.splitlines()[-1]
+    assert ("The memory does not suffice for batches of 2000 times up to 512 tokens. Lower "
+            "--batch-size or --max-len") in done.stderr.splitlines()[-1]
 
 
 def _long_training(csv: Path, out: Path) -> subprocess.Popen[str]:
