@@ -7,7 +7,6 @@ batch of 1,024 in parts of 32. Texts are made of random words, 32 tokens each, s
 of every batch has the same shape.
 """
 
-import argparse
 import os
 import random
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import shared
 from benchmarks.shared import HERE, ROOT
+from tf_pipeline import command
 
 TOKENS = 32
 STEPS = 3
@@ -33,20 +33,20 @@ def write_pairs(path: Path, count: int) -> None:
 
 def peak(*words: str) -> int:
     """Run `python -m tf_pipeline train` with these flags and give its peak memory in MiB."""
-    command = [sys.executable, "-m", "tf_pipeline", "train", *words]
+    called = [sys.executable, "-m", "tf_pipeline", "train", *words]
     with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+        child = subprocess.Popen(called, cwd=ROOT, stdout=said, stderr=said)
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             said.seek(0)
-            raise SystemExit(f"{' '.join(command)}\n{said.read().decode()[-3000:]}")
+            raise SystemExit(f"{' '.join(called)}\n{said.read().decode()[-3000:]}")
     return usage.ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def main() -> None:
     """Measure and write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command.Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backbone", default="minilm", help="checkpoint (default: minilm)")
     parser.add_argument("--batch", type=int, default=1024, help="the large batch (default: 1024)")
     parser.add_argument("--part", type=int, default=32, help="the small batch (default: 32)")

@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import baseline, shared
 from benchmarks.rows import ROWS, Row
 from benchmarks.shared import HERE
-from tf_pipeline import fetch
+from tf_pipeline import command, fetch
 
 RESULTS = HERE / "quality.json"
 
@@ -192,7 +192,7 @@ def _jobs(flags: argparse.Namespace, table: Table) -> Iterator[Callable[[], None
 def main() -> None:
     """Measure what is missing and write the page."""
     about = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(description=about)
+    parser = command.Parser(description=about)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"),
                         help="folder for what is prepared and trained (default: runs/benchmarks)")

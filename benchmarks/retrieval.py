@@ -6,7 +6,6 @@ DIR holds bank_faqs and cranfield as benchmarks/data.md names them. PYTHON has w
 benchmarks/peers/requirements.txt asks for, among it BM25. Trained runs in --work are used again.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 
 from benchmarks import shared
 from benchmarks.shared import HERE
+from tf_pipeline import command
 
 SETTINGS = {"before": "--max-len 256 --epochs 0",
             "after": "--max-len 128 --epochs 8 --patience 8 --learning-rate 1e-4 --batch-size 64 "
@@ -100,7 +100,7 @@ def trained(name: str, train: Path, out: Path) -> Path:
 
 def main() -> None:
     """Measure and write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command.Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"),
                         help="folder for what is trained (default: runs/benchmarks)")

@@ -14,7 +14,7 @@ import keras
 
 from . import plots, run
 from .errors import Preempted, UserError
-from .resuming import Checkpoints
+from .resuming import KEPT, Checkpoints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ class Validation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Validate; on a signal also the unfinished epoch, if there is nothing better yet."""
-        if self.request.received and self.best:
+        if self.model.stop_training and self.best:
             return
         scores = self.score()
         row = {"epoch": epoch + 1, "train_loss": float(logs["loss"]), "loss": scores["loss"],
@@ -122,13 +122,15 @@ class Validation(keras.callbacks.Callback):
     def _weights_file(self) -> Path:
         # A file an epoch: a checkpoint of an earlier one still finds its own best.
         assert self.best is not None
-        return self.folder / f"best-{self.best['epoch']:03}.weights.h5"
+        return self.folder / f"best-{self.best['epoch']:05}.weights.h5"
 
     def forget_worse(self) -> None:
-        """Delete the weights that no checkpoint speaks of any more."""
-        for path in self.folder.glob("best-*.weights.h5"):
-            if self.best is None or path != self._weights_file:
-                path.unlink()
+        """Delete the weights that no checkpoint speaks of: between two of them at most one is new.
+
+        Both are needed, as the newest checkpoint may turn out to be damaged.
+        """
+        for path in sorted(self.folder.glob("best-*.weights.h5"))[:-KEPT]:
+            path.unlink()
 
     def restore(self, model: keras.Model) -> None:
         """Load the best weights."""

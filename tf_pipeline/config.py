@@ -78,6 +78,8 @@ class TrainConfig:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{_flag(name)} is {getattr(self, name)}; it must be >= {least}.")
+        if self.seed >= 2 ** 31:
+            raise UserError(f"--seed is {self.seed}; it must be below {2 ** 31}.")
         if not self.learning_rate > 0:
             raise UserError(f"--learning-rate is {self.learning_rate}; it must be above 0.")
         if not 0 <= self.warmup <= 1:

@@ -86,7 +86,10 @@ def begin(out: Path, settings: dict[str, Any], resume: bool) -> None:
     if not (resume and path.exists()):
         files.write_text(path, json.dumps(settings, indent=2) + "\n")
         return
-    before = json.loads(path.read_text("utf-8"))
+    try:
+        before = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged: not JSON. Delete {out} and start anew.") from None
     for name in sorted({*settings, *before}):
         if settings.get(name) != before.get(name):
             raise UserError(f"--resume goes on with the training in {out}, which has {name} "

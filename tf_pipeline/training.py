@@ -126,6 +126,7 @@ class _Training:
             raise UserError(f"{self.encoded.examples} training examples do not fill one batch of "
                             f"--batch-size {config.batch_size}. Lower it, or add data.")
         self.steps = self.encoded.examples // config.batch_size
+        self.compiled = keras.backend.backend() == "jax"  # anew for each length of a batch
         keras.utils.set_random_seed(config.seed)
 
     def go(self, resume: bool) -> Run:
@@ -173,17 +174,16 @@ class _Training:
         return found
 
     def _settings(self) -> dict[str, Any]:
-        """Say what decides each step, for a training that goes on elsewhere."""
-        config = dataclasses.asdict(self.config)
-        for name in ("out", "checkpoint_steps"):
-            config.pop(name)
-        return {**{f"--{name.replace('_', '-')}": value for name, value in config.items()},
-                "options": dataclasses.asdict(self.task.options), "data": self.parts.hashes,
-                "device": self.device.name, "number format": self.device.precision}
+        """Say what decides each step, for a training that goes on, perhaps on another machine."""
+        found = {**dataclasses.asdict(self.config), **dataclasses.asdict(self.task.options),
+                 "precision": self.device.precision}
+        for name in ("out", "checkpoint_steps", "train", "validation", "test"):
+            found.pop(name)
+        return {**{f"--{name.replace('_', '-')}": value for name, value in found.items()},
+                **{f"{split} data": f"sha256 {content[:12]}..."
+                   for split, content in self.parts.hashes.items()}}
 
     def _fit(self, trainer: "keras.Model", saver: "Saver", resume: bool) -> None:
-        import keras
-
         from .callbacks import Progress, Scalars
 
         trainer.optimizer.build(trainer.trainable_variables)
@@ -195,7 +195,7 @@ class _Training:
         progress = Progress(validation.request, self.config.epochs, self.steps, saver.step)
         scalars = Scalars(self.out / "logs", validation, saver.step)
         callbacks = [progress, saver, validation, scalars]
-        if keras.backend.backend() == "tensorflow":
+        if not self.compiled:
             from .optimizer import Settling
 
             callbacks.insert(0, Settling())
@@ -211,10 +211,8 @@ class _Training:
             scalars.close()
 
     def _batches(self, targets: Arrays, shares: np.ndarray, start: int) -> "tf.data.Dataset":
-        import keras
-
-        compiled = keras.backend.backend() == "jax"  # each length anew
-        batching = Batching(self.config.batch_size, self.config.seed, BUCKETS if compiled else ())
+        batching = Batching(self.config.batch_size, self.config.seed,
+                            BUCKETS if self.compiled else ())
         batches = training_batches(self.encoded, targets, shares, batching, start)
         if isinstance(self.task, Corrupting):
             return self.task.mask(batches, self.encoder, self.config.seed, start)
@@ -231,8 +229,7 @@ class _Training:
                    else keras.Model(model.input, model.output))
         settings = {"weight_decay": config.weight_decay, "epsilon": 1e-8,
                     "global_clipnorm": config.clip_norm}
-        compiled = keras.backend.backend() == "jax"
-        if compiled:
+        if self.compiled:
             optimizer = keras.optimizers.AdamW(schedule, **settings)
         else:
             from .optimizer import LazyAdamW, lookup_tables
@@ -242,7 +239,7 @@ class _Training:
         optimizer.exclude_from_weight_decay(var_list=[
             v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])
         # XLA on a CPU took 1.5 times as long (measured), and on TensorFlow compiles each length.
-        trainer.compile(optimizer, jit_compile=compiled, **self.task.compile_args())
+        trainer.compile(optimizer, jit_compile=self.compiled, **self.task.compile_args())
         return trainer
 
     def _announce(self, model: "keras.Model") -> None:

@@ -80,6 +80,8 @@ def test_wrong_flags_are_answered_in_one_line(main: Callable[[list[str]], int], 
     ({"clip_norm": 0.0}, ["--clip-norm", "0.0"]),
     ({"weight_decay": -1.0}, ["--weight-decay", "-1.0"]),
     ({"seed": -1}, ["--seed", "-1"]),
+    ({"seed": 2 ** 31}, ["--seed", "2147483648", "below"]),
+    ({"checkpoint_steps": -1}, ["--checkpoint-steps", "-1"]),
 ])
 def test_impossible_values_are_named_with_what_is_allowed(change: dict[str, float],
                                                           words: list[str]) -> None:
