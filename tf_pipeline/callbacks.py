@@ -80,7 +80,7 @@ class Progress(keras.callbacks.Callback):
                             "checkpoints) or --clip-norm, or pass --precision float32.")
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update()
-        if self.request.received:
+        if self.request.received is signal.SIGINT:  # `Saver` sees to SIGTERM
             self.model.stop_training = True
 
     def close(self) -> None:
@@ -98,10 +98,15 @@ class Validation(keras.callbacks.Callback):
         self.folder, self.request = folder, request
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
+        self._complete = False
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Notice the epoch's last step."""
+        self._complete = _last(self, batch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Validate; on a signal also the unfinished epoch, if there is nothing better yet."""
-        if self.model.stop_training and self.best:
+        """Validate; after Ctrl-C also an epoch cut short, if there is nothing else to keep."""
+        if self.best and not self._complete:
             return
         scores = self.score()
         row = {"epoch": epoch + 1, "train_loss": float(logs["loss"]), "loss": scores["loss"],
@@ -168,14 +173,12 @@ class Saver(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Write where it is time to."""
         self.step += 1
-        preempted = self.validation.request.received is signal.SIGTERM
+        if _last(self, batch):
+            return  # what validation makes of it belongs into its checkpoint
         asked = self.every and self.step % self.every == 0
-        if preempted or asked or time.monotonic() - self._written > self.EVERY_S:
+        if self._preempted or asked or time.monotonic() - self._written > self.EVERY_S:
             self._save()
-        if preempted:
-            raise Preempted(f"SIGTERM: training stopped after step {self.step}, and a checkpoint "
-                            f"lies in {self.checkpoints.folder}. The same command with --resume "
-                            "goes on.")
+        self._stop_if_preempted()
 
     def finish_epoch(self, last: bool) -> None:
         """Write what validation made of the epoch."""
@@ -183,6 +186,18 @@ class Saver(keras.callbacks.Callback):
         self.done = last
         self._save()
         self.validation.forget_worse()
+        if not last:
+            self._stop_if_preempted()
+
+    @property
+    def _preempted(self) -> bool:
+        return self.validation.request.received is signal.SIGTERM
+
+    def _stop_if_preempted(self) -> None:
+        if self._preempted:
+            raise Preempted(f"SIGTERM: training stopped after step {self.step}, and a checkpoint "
+                            f"lies in {self.checkpoints.folder}. The same command with --resume "
+                            "goes on.")
 
     def _save(self) -> None:
         if keras.backend.backend() == "jax":
@@ -190,6 +205,10 @@ class Saver(keras.callbacks.Callback):
         self.checkpoints.save(self.model, self.step, {
             "done": self.done, "history": self.validation.history, "best": self.validation.best})
         self._written = time.monotonic()
+
+
+def _last(callback: keras.callbacks.Callback, batch: int) -> bool:
+    return batch + 1 == callback.params["steps"]
 
 
 class Scalars(keras.callbacks.Callback):

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from tests.conftest import ROOT, command, opinions, write_csv, write_lines
 from tf_pipeline import callbacks, run
 from tf_pipeline.config import TrainConfig
-from tf_pipeline.errors import UserError
+from tf_pipeline.errors import Preempted, UserError
 from tf_pipeline.run import Run
 from tf_pipeline.task import options_of
 from tf_pipeline.training import fit
@@ -91,6 +91,26 @@ def test_a_crash_inside_an_epoch(tmp_path: Path, crash: Callable[[int], None]) -
         fit(settings("classify", tmp_path, "cut", epochs=1, max_len=8))
     resumed = fit(settings("classify", tmp_path, "cut", epochs=1, max_len=8), resume=True)
     assert_equal(resumed, whole)
+
+
+@pytest.mark.parametrize("step", [7, 8])
+def test_sigterm_at_an_epochs_last_step_and_after(step: int, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of an epoch's 7 steps is validated first, though a checkpoint falls on it."""
+    changes = {"checkpoint_steps": 7}
+    whole = fit(settings("classify", tmp_path, "whole", **changes))
+    save = callbacks.Saver.on_train_batch_end
+
+    def ask(self: callbacks.Saver, batch: int, logs: object = None) -> None:
+        if self.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(self, batch, logs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks.Saver, "on_train_batch_end", ask)
+        with pytest.raises(Preempted, match=f"after step {step}"):
+            fit(settings("classify", tmp_path, "cut", **changes))
+    assert_equal(fit(settings("classify", tmp_path, "cut", **changes), resume=True), whole)
 
 
 def test_float16_and_several_crashes(tmp_path: Path, crash: Callable[[int], None]) -> None:
