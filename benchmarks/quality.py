@@ -10,6 +10,7 @@ measure anew. PYTHON has what benchmarks/peers/requirements.txt asks for.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -26,6 +27,7 @@ from benchmarks.shared import HERE
 from tf_pipeline import command, fetch
 
 RESULTS = HERE / "quality.json"
+_START = threading.Lock()
 
 
 class Table:
@@ -61,9 +63,15 @@ def measure(row: Row, repeat: str, places: dict[str, str], keep: bool) -> dict[s
     """Train and score once; the run folder is deleted afterwards, or kept to export it."""
     run = Path(places["work"]) / "runs" / f"{row.name}-{repeat}"
     shutil.rmtree(run, ignore_errors=True)
+    kit = [sys.executable, "-m", "tf_pipeline"]
+    if row.start:
+        before = [w.format(**places, repeat=repeat) for w in row.start.split()]
+        start = run.with_name(f"start-{hashlib.sha256(row.start.encode()).hexdigest()[:8]}")
+        with _START:  # other repeats wait for it and find it finished
+            shared.call([*kit, "train", *before, "--out", str(start), "--resume"])
+        places = {**places, "start": str(start)}
     words = [w.format(**places, repeat=repeat) for w in row.train.split()]
     seed = ["--seed", repeat] if row.seeded else []
-    kit = [sys.executable, "-m", "tf_pipeline"]
     shared.call([*kit, "train", *words, *seed, "--out", str(run)])
     scores = json.loads((run / "metrics.json").read_text())
     info = json.loads((run / "run.json").read_text())
@@ -97,6 +105,15 @@ def measure_peer(row: Row, repeat: str, places: dict[str, str], python: str) -> 
     answer = json.loads(out.splitlines()[-1])
     return {"scores": answer["scores"], "device": answer["device"],
             "precision": answer["precision"], "duration_s": round(time.time() - start, 1)}
+
+
+def shown(row: Row, side: str, repeat: str) -> str:
+    """Write the flags for every machine."""
+    flags = row.peer if side == "peer" else row.train
+    assert flags is not None
+    if row.start:
+        flags += f" (START: {row.start})"
+    return flags.format(data="DIR", work="WORK", models="MODELS", start="START", repeat=repeat)
 
 
 def mean(runs: list[dict[str, Any]], name: str) -> str:
@@ -167,13 +184,12 @@ def _jobs(flags: argparse.Namespace, table: Table) -> Iterator[Callable[[], None
     for row in ROWS:
         if flags.only and row.name not in flags.only.split(","):
             continue
-        template = row.peer if flags.peer else row.train
-        if template is None or (flags.baseline and not row.baseline):
+        if (flags.peer and not row.peer) or (flags.baseline and not row.baseline):
             continue
         if row.prepare:
             row.prepare(flags.data, flags.work)
         for repeat in row.repeats[:1 if flags.baseline else flags.repeats]:
-            command = template.format(data="DIR", work="WORK", models="MODELS", repeat=repeat)
+            command = shown(row, side, repeat)
             if table.has(row.name, repeat, side, command):
                 continue
 

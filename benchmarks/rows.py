@@ -1,5 +1,6 @@
 """The lines of the quality table: which data, which flags, which figure to reach."""
 
+import gzip
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from benchmarks.shared import read, write
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `{data}`, `{work}` and `{models}` in flags stand for folders."""
+    """One line of the table. `{data}`, `{work}`, `{models}`, `{start}` in flags are folders."""
 
     name: str
     about: str
@@ -22,6 +23,7 @@ class Row:
     repeats: tuple[str, ...] = ("0", "1", "2")  # seeds, or folds
     seeded: bool = True  # whether repeats are seeds; folds stand in the flags as {repeat}
     prepare: Callable[[Path, Path], None] | None = None  # writes {work}/NAME from the data
+    start: str | None = None  # flags of a training before, whose run is {start}
     also: dict[str, str] = field(default_factory=dict)  # name -> further data with labels
     outside: dict[str, str] = field(default_factory=dict)  # name -> texts out of scope
     peer: str | None = None  # flags of benchmarks/peers/finetune.py
@@ -81,13 +83,53 @@ def questions(data: Path, work: Path) -> None:
     write(work / "questions/lcqmc.csv", other[1::2])
 
 
+def financial_texts(data: Path, work: Path) -> None:
+    """Write business news and a bank's answers, a text a line, and PhraseBank's folds."""
+    folds(data, work)
+    news = [row["text"] for part in ("test", "train_5k", "train_10k_description")
+            for row in read(data / f"ag_news/{part}.csv") if row["label"] == "Business"]
+    answers = [row["answer"] for row in read(data / "bank_faqs/faqs.csv")]
+    _lines(work / "corpora/financial.txt", [*news, *answers])
+
+
+def chinese_texts(data: Path, work: Path) -> None:
+    """Write the training texts of the Chinese data sets, a text a line, and CLUENER's words."""
+    chinese_names(data, work)
+    texts = [row[column] for name, columns in (
+        ("tnews/train.csv", ("text",)), ("cluener/train.jsonl", ("text",)),
+        ("afqmc/train.csv", ("text_a", "text_b")), ("lcqmc/dev.csv", ("text_a", "text_b")),
+        ("chnsenticorp/train.csv", ("text",)), ("fin_news_zh/news.csv", ("text",)),
+        ("cmrc2018_trial/corpus.jsonl", ("text",)))
+        for row in read(data / name) for column in columns]
+    names = gzip.decompress((data / "msra_ner_zh/train.txt.gz").read_bytes()).decode()
+    sentences = ["".join(line.split()[0] for line in block.splitlines())
+                 for block in names.split("\n\n") if block.strip()]
+    _lines(work / "corpora/chinese.txt", [*texts, *sentences])
+
+
+def _lines(path: Path, texts: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(" ".join(t.split()) for t in dict.fromkeys(texts)) + "\n", "utf-8")
+
+
 _SST2 = "tsv:{data}/sst2/train.tsv?text=sentence --test tsv:{data}/sst2/dev.tsv?text=sentence"
 _STSB = ("--task embed --train csv:{data}/stsb/en-train.csv?text=text_a --validation "
          "csv:{data}/stsb/en-dev.csv?text=text_a --test csv:{data}/stsb/en-test.csv?text=text_a "
          "--max-len 64")
 _MEAN = "--pooling mean --precision mixed_bfloat16"
-_CHINESE = "--backbone {models}/me5-small-zh-en --precision mixed_bfloat16"
+_ME5 = "--backbone {models}/me5-small-zh-en"
 _BERT = "BERT-base-chinese"
+_PHRASEBANK = ("--task classify --train csv:{work}/phrasebank/train{repeat}.csv --test "
+               "csv:{work}/phrasebank/test{repeat}.csv --max-len 128 --epochs 4 --learning-rate "
+               "1e-4 --patience 4 --precision mixed_bfloat16")
+_TNEWS = ("--task classify --train csv:{data}/tnews/train.csv --test csv:{data}/tnews/dev.csv "
+          "--max-len 64 --precision mixed_bfloat16")
+_CLUENER = ("--task tag --train conll:{work}/cluener/train.txt --test conll:{work}/cluener/dev.txt "
+            "--max-len 96 --precision mixed_bfloat16")
+_NEW = "--backbone new:vocab={data}/vocabs/bert-base-chinese-vocab.txt"
+_PRETRAINED = (f"--task mlm --train lines:{{work}}/corpora/chinese.txt {_NEW} --uncased --max-len "
+               "128 --epochs 4 --learning-rate 1e-3 --precision mixed_bfloat16")
+_SCRATCH = "--epochs 6 --patience 6 --learning-rate 3e-4"
 
 ROWS = (
     Row("sst2", "SST-2, dev",
@@ -112,14 +154,17 @@ ROWS = (
         peer="--task multilabel --train {data}/goemotions/train.tsv --test "
              "{data}/goemotions/test.tsv --max-len 64 --epochs 4 --learning-rate 1e-4"),
     Row("phrasebank", "Financial PhraseBank 50agree, 5 folds",
-        "--task classify --train csv:{work}/phrasebank/train{repeat}.csv --test "
-        "csv:{work}/phrasebank/test{repeat}.csv --max-len 128 --epochs 4 --learning-rate 1e-4 "
-        "--patience 4 --precision mixed_bfloat16",
-        {"accuracy": "accuracy", "macro_f1": "macro F1"}, "the peer's; aim .86",
+        _PHRASEBANK, {"accuracy": "accuracy", "macro_f1": "macro F1"}, "the peer's; aim .86",
         ".86 (FinBERT)", repeats=("0", "1", "2", "3", "4"), seeded=False,
         prepare=folds,
         peer="--task classify --train {work}/phrasebank/train{repeat}.csv --test "
              "{work}/phrasebank/test{repeat}.csv --max-len 128 --epochs 4 --learning-rate 1e-4"),
+    Row("phrasebank_mlm", "the same after mlm on business news and a bank's answers",
+        f"{_PHRASEBANK} --backbone {{start}}", {"accuracy": "accuracy", "macro_f1": "macro F1"},
+        "with and without", repeats=("0", "1", "2", "3", "4"), seeded=False,
+        prepare=financial_texts,
+        start="--task mlm --train lines:{work}/corpora/financial.txt --max-len 128 --epochs 3 "
+              "--learning-rate 2e-4 --whole-words --precision mixed_bfloat16"),
     Row("conll2003", "CoNLL-2003, test",
         "--task tag --train conll:{data}/conll2003_en?unit=document --max-len 192 --batch-size 8 "
         "--epochs 10 --learning-rate 3e-4 --patience 10 --precision mixed_bfloat16",
@@ -135,23 +180,30 @@ ROWS = (
         {"spearman": "Spearman"}, ".84; aim .86", ".847 (SBERT-base)", repeats=("0",)),
     Row("chnsenticorp", "ChnSentiCorp (Chinese), test",
         "--task classify --train csv:{data}/chnsenticorp --max-len 160 --epochs 3 "
-        f"--learning-rate 1e-4 --pooling mean {_CHINESE}",
+        f"--learning-rate 1e-4 {_MEAN} {_ME5}",
         {"accuracy": "accuracy"}, "above the baseline; aim .94", f".947 ({_BERT})",
         repeats=("0",), baseline=True),
     Row("tnews", "TNEWS (Chinese), dev",
-        "--task classify --train csv:{data}/tnews/train.csv --test csv:{data}/tnews/dev.csv "
-        f"--max-len 64 --epochs 2 --learning-rate 1e-4 --pooling mean {_CHINESE}",
+        f"{_TNEWS} --epochs 2 --learning-rate 1e-4 --pooling mean {_ME5}",
         {"accuracy": "accuracy"}, "above the baseline; aim .55", f".566 ({_BERT}, hidden test)",
         repeats=("0",), baseline=True),
     Row("cluener", "CLUENER (Chinese), dev",
-        "--task tag --train conll:{work}/cluener/train.txt --test conll:{work}/cluener/dev.txt "
-        f"--max-len 96 --epochs 4 --learning-rate 2e-4 --patience 4 {_CHINESE}",
+        f"{_CLUENER} --epochs 4 --learning-rate 2e-4 --patience 4 {_ME5}",
         {"span_f1": "span F1"}, "above the baseline; aim .74", f".788 ({_BERT}, hidden test)",
         repeats=("0",), prepare=chinese_names, baseline=True),
+    *(Row(f"{name}_{start}", f"{about}, BERT of 4 layers, {words}",
+          f"{flags} {_SCRATCH} {backbone}", metrics, "mlm above random by .01", repeats=("0",),
+          prepare=chinese_texts, start=_PRETRAINED if start == "mlm" else None)
+      for name, about, flags, metrics in (
+          ("tnews", "TNEWS", _TNEWS, {"accuracy": "accuracy"}),
+          ("cluener", "CLUENER", _CLUENER, {"span_f1": "span F1"}))
+      for start, words, backbone in (
+          ("random", "random start", f"{_NEW} --uncased"),
+          ("mlm", "after mlm on the Chinese texts", "--backbone {start}"))),
     Row("questions", "Question pairs (Chinese), LCQMC's other half",
         "--task match --train csv:{work}/questions/train.csv?text=text_a --test "
         "csv:{work}/questions/lcqmc.csv?text=text_a --max-len 96 --epochs 2 --learning-rate 1e-4 "
-        f"--pooling mean {_CHINESE}",
+        f"{_MEAN} {_ME5}",
         {"accuracy": "accuracy", "auroc": "AUROC", "f1": "F1"}, "above the baseline",
         f".894 ({_BERT}, 238,766 pairs)", repeats=("0",), prepare=questions, baseline=True,
         also={"afqmc": "csv:{data}/afqmc/dev.csv?text=text_a"}),

@@ -1,5 +1,6 @@
 """The benchmarks on small data of our own: prepared, measured once, resumed, written."""
 
+import gzip
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import baseline, embed_memory, quality, retrieval, rows
-from tests.conftest import opinions, write_conll, write_csv
+from tests.conftest import opinions, write_conll, write_csv, write_lines
 from tf_pipeline import cli
 
 
@@ -60,11 +61,32 @@ def test_a_row_is_measured_once_and_written(table: Path, monkeypatch: pytest.Mon
     assert "places 0 ours" not in capsys.readouterr().out
 
 
+def test_a_row_may_start_from_a_training_before_it(table: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(table / "train.csv", opinions(200))
+    write_lines(table / "corpus.txt", [row["text"] for row in opinions(200)])
+    start = ("--task mlm --train lines:{data}/corpus.txt --backbone tiny --epochs 1 --max-len 32 "
+             "--batch-size 8")
+    monkeypatch.setattr(quality, "ROWS", (rows.Row(
+        "adapted", "Adapted", "--task classify --train csv:{data}/train.csv --backbone {start} "
+        "--max-len 32 --epochs 1", {"accuracy": "accuracy"}, "-", repeats=("0", "1"),
+        start=start),))
+    run(monkeypatch, "--data", str(table), "--work", str(table / "work"), "--commit", "x")
+    assert "adapted 1 ours" in capsys.readouterr().out
+    (before,) = (table / "work" / "runs").iterdir()  # one for both
+    assert json.loads((before / "run.json").read_text())["task"] == "mlm"
+    for found in json.loads((table / "quality.json").read_text()):
+        assert found["command"].endswith(
+            f"--backbone START --max-len 32 --epochs 1 (START: {start.format(data='DIR')})")
+
+
 @pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.name)
 def test_every_rows_flags_are_known(row: rows.Row, capsys: pytest.CaptureFixture[str]) -> None:
-    words = row.train.format(data="nowhere", work="nowhere", models="nowhere", repeat="0").split()
-    assert cli.main(["train", *words, "--out", "nowhere/run"]) == 2
-    assert "nowhere" in capsys.readouterr().err  # no flag is refused, only the folder
+    for flags in filter(None, (row.start, row.train)):
+        words = flags.format(data="nowhere", work="nowhere", models="nowhere", start="nowhere",
+                             repeat="0").split()
+        assert cli.main(["train", *words, "--out", "nowhere/run"]) == 2
+        assert "nowhere" in capsys.readouterr().err  # no flag is refused, only the folder
     for name in row.metrics:
         assert name.replace("_", "").isalnum()
 
@@ -121,6 +143,27 @@ def test_chinese_names_are_cut_into_characters(tmp_path: Path) -> None:
     assert (tmp_path / "cluener/dev.txt").read_text("utf-8").split("\n") == [
         "他 O", "在 O", "北 B-address", "京 I-address", "的 O", "ABC B-company", "公 I-company",
         "司 I-company", ""]
+
+
+def test_corpora_hold_texts_once_and_none_of_a_test(tmp_path: Path) -> None:
+    for name, columns in (("tnews/train", "text"), ("chnsenticorp/train", "text"),
+                          ("fin_news_zh/news", "text"), ("afqmc/train", "text_a text_b"),
+                          ("lcqmc/dev", "text_a text_b")):
+        write_csv(tmp_path / f"{name}.csv", [{c: f"{name} {c}" for c in columns.split()},
+                                             dict.fromkeys(columns.split(), "两\n次")])
+    for name, row in (("cluener/train", {"text": "来", "label": {}}),
+                      ("cluener/dev", {"text": "试", "label": {}}),
+                      ("cmrc2018_trial/corpus", {"text": "段"})):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    (tmp_path / "msra_ner_zh").mkdir()
+    (tmp_path / "msra_ner_zh/train.txt.gz").write_bytes(gzip.compress(
+        "中 B\n国 I\n\n人 O\n".encode()))
+    rows.chinese_texts(tmp_path, tmp_path)
+    assert (tmp_path / "corpora/chinese.txt").read_text("utf-8").splitlines() == [
+        "tnews/train text", "两 次", "来", "afqmc/train text_a", "afqmc/train text_b",
+        "lcqmc/dev text_a", "lcqmc/dev text_b", "chnsenticorp/train text", "fin_news_zh/news text",
+        "段", "中国", "人"]
 
 
 def test_questions_that_train_do_not_test(tmp_path: Path) -> None:
