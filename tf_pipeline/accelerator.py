@@ -1,22 +1,23 @@
-"""Where to train: the only file that asks the frameworks for their devices."""
+"""Where to train: the only file that asks the frameworks for their devices and spreads work."""
 
-import importlib.metadata
 import logging
 import os
-import re
-import shutil
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .config import Precision
+from .config import TrainConfig
 from .errors import UserError
-from .install import pip_install, pip_install_file
+from .gpus import idle_gpu
+from .install import pip_install
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 log = logging.getLogger(__name__)
+
+Found = tuple[str, int, str]  # name of one device, how many of them, the number format they like
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,60 @@ class Device:
 
     name: str
     precision: str  # a Keras dtype policy
+    count: int = 1
+    # Of several devices: a tf.distribute.Strategy, or a keras.distribution.DataParallel.
+    spread: Any = None
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Build, compile and fit the model inside: its weights are then on every device."""
+        return self.spread.scope() if self.spread else nullcontext()
+
+    def feed(self, batches: "tf.data.Dataset") -> Any:
+        """Deal each batch's rows out to the devices, the first to the first."""
+        import keras
+
+        if self.count == 1 or keras.backend.backend() == "jax":
+            return batches  # JAX takes whole batches and cuts them itself
+        import tensorflow as tf
+
+        def cut(values: "tf.Tensor") -> "tf.Tensor":
+            rest = tf.shape(values)[1:]
+            return tf.reshape(values, tf.concat([[self.count, -1], rest], 0))
+
+        # Not tf.distribute's own way, which wants as many targets as texts: groups have fewer.
+        parts = batches.map(lambda *parts: tf.nest.map_structure(cut, parts)).unbatch()
+        return self.spread.distribute_datasets_from_function(lambda _: parts.prefetch(self.count))
 
 
-def choose(precision: Precision) -> Device:
-    """Look at the backend's devices and settle `auto`; called once by training.fit."""
+def choose(config: TrainConfig) -> Device:
+    """Look at the backend's devices and settle what is `auto`; called once by training.fit."""
     import keras
 
     backend = keras.backend.backend()
-    name, best = _jax() if backend == "jax" else _tensorflow()
-    if name.startswith("CPU") and (idle := idle_gpu(backend)):
-        log.warning("GPU %s is not used: %s. Try: %s", idle.name, idle.reason, idle.cure)
-    return Device(f"{name} ({backend})", best if precision == "auto" else precision)
+    name, available, best = _jax(config) if backend == "jax" else _tensorflow(config)
+    count = config.devices or (1 if name.startswith("CPU") else available)
+    if count > available:
+        raise UserError(f"--devices is {count}, and this machine has {available}: {name}. Give "
+                        f"{available} or less.")
+    if config.batch_size % count:
+        raise UserError(f"--batch-size is {config.batch_size}, which {count} devices cannot share "
+                        f"evenly. Give a multiple of {count}, or fewer --devices.")
+    shown = f"{count} x {name}" if count > 1 else name
+    return Device(f"{shown} ({backend})",
+                  best if config.precision == "auto" else config.precision, count,
+                  _spread(backend, count) if count > 1 else None)
+
+
+def _spread(backend: str, count: int) -> Any:
+    import keras
+
+    if backend == "jax":
+        # Weights on every device, batches cut along their first axis.
+        return keras.distribution.DataParallel(devices=keras.distribution.list_devices()[:count])
+    import tensorflow as tf
+
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
 
 
 @contextmanager
@@ -57,109 +101,61 @@ def memory_errors(advice: str) -> Iterator[None]:
         raise
 
 
-def _cpu() -> tuple[str, str]:
-    # bfloat16 brings little at fine-tuning's small batches and costs casts (measured on AVX512).
-    return f"CPU, {os.cpu_count()} cores", "float32"
-
-
-def _tensorflow() -> tuple[str, str]:
+def _tensorflow(config: TrainConfig) -> Found:
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return _cpu()
+    if config.device == "tpu":
+        raise UserError("--device is tpu, which Keras 3 trains on with its JAX backend only: "
+                        f"{pip_install('jax[tpu]')}, and set KERAS_BACKEND=jax.")
+    try:
+        if gpus and config.device == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        if config.device == "cpu" and config.devices > 1:
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0],
+                [tf.config.LogicalDeviceConfiguration()] * config.devices)
+    except RuntimeError:  # the runtime is up, and has what it has
+        if len(tf.config.list_logical_devices("CPU")) < config.devices:
+            raise UserError(f"--devices is {config.devices} of --device cpu, and TensorFlow has "
+                            "started with fewer. Train in a process of its own.") from None
+    if not gpus or config.device == "cpu":
+        return _cpu(config, "tensorflow", len(tf.config.list_logical_devices("CPU")))
     details: dict[str, Any] = tf.config.experimental.get_device_details(gpus[0])
     # Tensor cores know bfloat16 since Ampere (8.0); before that only float16, with loss scaling.
     ampere = details.get("compute_capability", (0, 0)) >= (8, 0)
-    return (f"GPU {details.get('device_name', '')}".strip(),
+    return (f"GPU {details.get('device_name', '')}".strip(), len(gpus),
             "mixed_bfloat16" if ampere else "mixed_float16")
 
 
-def _jax() -> tuple[str, str]:
+def _jax(config: TrainConfig) -> Found:
     import jax
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # tf.data feeds; the accelerator belongs to JAX
+    if config.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+        if config.devices > 1:
+            jax.config.update("jax_num_cpu_devices", config.devices)
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return _cpu()
-    return f"{jax.device_count()} x {device.device_kind}", "mixed_bfloat16"
+        return _cpu(config, "jax", jax.device_count())
+    if config.device not in ("auto", device.platform):
+        raise UserError(f"--device is {config.device}, and JAX finds {device.device_kind} "
+                        f"({device.platform}). Give --device {device.platform} or auto.")
+    return device.device_kind, jax.device_count(), "mixed_bfloat16"
 
 
-@dataclass(frozen=True)
-class IdleGpu:
-    """A GPU that this machine has and training would not use."""
-
-    name: str
-    reason: str
-    cure: str  # a command line
-
-
-def gpus(root: Path = Path("/"), path: str | None = None) -> list[str]:
-    """Name the NVIDIA GPUs that the system shows, whether or not a framework can use them.
-
-    `root` is the file system to look at, `path` the folders of `nvidia-smi` in it (default: PATH).
-    """
-    names = []
-    for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information")):
-        found = re.search(r"Model:\s*(.+)", file.read_text("utf-8", "replace"))
-        names.append(found[1].strip() if found else "NVIDIA")
-    if not names:
-        names = ["NVIDIA" for _ in _device_files(root)]
-    if not names and (program := _nvidia_smi(root, path)):
-        # As under WSL, which has neither the files nor the devices.
-        try:
-            listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=10,
-                                    check=False).stdout
-        except (OSError, subprocess.TimeoutExpired):
-            return []
-        names = re.findall(r"^GPU \d+: (.+?)(?: \(|$)", listed, re.MULTILINE)
-    return names
-
-
-def _device_files(root: Path) -> list[Path]:
-    return sorted(root.glob("dev/nvidia[0-9]*"))
-
-
-def _nvidia_smi(root: Path, path: str | None) -> str | None:
-    path = os.environ.get("PATH", os.defpath) if path is None else path
-    folders = [*path.split(os.pathsep), "/usr/lib/wsl/lib"]
-    return shutil.which("nvidia-smi", path=os.pathsep.join(
-        str(root / folder.lstrip("/")) for folder in folders if folder))
-
-
-def idle_gpu(backend: str = "", root: Path = Path("/"),
-             environment: Mapping[str, str] = os.environ) -> IdleGpu | None:
-    """Say why a GPU that is here cannot be used, from files and metadata; None without a GPU.
-
-    Only to be asked when the frameworks found none: it does not look at them.
-    """
-    names = gpus(root, environment.get("PATH", os.defpath))
-    if not names:
-        return None
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1"):
-        return IdleGpu(names[0], f"CUDA_VISIBLE_DEVICES={visible!r} hides it",
-                       "unset CUDA_VISIBLE_DEVICES")
-    if (root / "proc/driver/nvidia").exists() and not _device_files(root):
-        return IdleGpu(names[0], "its device files are not in this container",
-                       "docker run --gpus all IMAGE")
-    if (backend or environment.get("KERAS_BACKEND")) == "jax":
-        return IdleGpu(names[0], "JAX finds no CUDA", pip_install("jax[cuda12]"))
-    if not _has_cuda_wheels():
-        return IdleGpu(names[0], "TensorFlow is installed without the CUDA libraries",
-                       pip_install_file("requirements-gpu.txt"))
-    return IdleGpu(names[0], "the CUDA libraries are installed, and the driver does not answer",
-                   "nvidia-smi")
-
-
-def _has_cuda_wheels() -> bool:
-    """Look for what the extra of requirements-gpu.txt installs, as TensorFlow's metadata says."""
-    try:
-        asked = importlib.metadata.requires("tensorflow") or []
-        names = [re.match(r"[\w.-]+", line) for line in asked if "and-cuda" in line]
-        for name in filter(None, names):
-            importlib.metadata.version(name[0])
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+def _cpu(config: TrainConfig, backend: str, available: int) -> Found:
+    idle = idle_gpu(backend) if config.device != "cpu" else None
+    if config.device == "tpu":
+        raise UserError(f"--device is tpu, and JAX finds none. Try: {pip_install('jax[tpu]')}, on "
+                        "a machine with a TPU.")
+    if config.device == "gpu":
+        found = f"GPU {idle.name} cannot be used: {idle.reason}. Try: {idle.cure}" if idle else \
+            "this machine shows no NVIDIA GPU. `python -m tf_pipeline doctor` says more"
+        raise UserError(f"--device is gpu, and {found}.")
+    if idle:
+        log.warning("GPU %s is not used: %s. Try: %s", idle.name, idle.reason, idle.cure)
+    # bfloat16 brings little at fine-tuning's small batches and costs casts (measured on AVX512).
+    return f"CPU, {os.cpu_count()} cores", available, "float32"

@@ -56,6 +56,28 @@ def cosent(temperature: float) -> Callable[[Any, Any], Any]:
     return loss
 
 
+def of_whole_batch(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Let a loss that compares a batch's records see those of all TensorFlow replicas.
+
+    JAX cuts batches without the loss's knowledge.
+    """
+    def whole(targets: Any, embeddings: Any) -> Any:
+        if keras.backend.backend() != "tensorflow":
+            return loss(targets, embeddings)
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:  # None while Keras builds
+            return loss(targets, embeddings)
+        records = ops.shape(targets)[0]
+        found = loss(*(tf.ensure_shape(context.all_gather(values, 0), (None, *values.shape[1:]))
+                       for values in (targets, embeddings)))
+        first = context.replica_id_in_sync_group * records
+        return found[first:first + records]
+
+    return whole
+
+
 class CachedGradients(keras.Model):
     """A model of one output that trains on large batches in the memory of `records` records.
 

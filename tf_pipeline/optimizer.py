@@ -13,15 +13,15 @@ class LazyAdamW(keras.optimizers.AdamW):
     """AdamW (Loshchilov and Hutter 2019) that works on those rows of `tables` that a batch read.
 
     A batch of short texts reads some hundred of 30,000 word vectors, and plain Adam rewrites all,
-    half of a small BERT. Here a row that is read again catches up on the steps since: its moments
-    decay, and it moves as far as its first moment would have moved it (with the rate of now).
-    `settle` lets all rows catch up. Rows that nobody reads are not decayed. All gradients of
-    `tables` must be tf.IndexedSlices: lookups, no products.
+    half of a small BERT. Here `catch_up` moves rows, before they are read again, as far as the
+    steps since would have moved them: their first moment fades, and so do its updates, a geometric
+    series. `settle` does so for all rows. All gradients of `tables` must be tf.IndexedSlices:
+    lookups, no products.
     """
 
     def __init__(self, *args: Any, tables: Sequence[keras.Variable] = (), **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._tables = {table.path for table in tables}
+        self.tables = {table.path for table in tables}
         self._seen: dict[int, keras.Variable] = {}  # of each row, the step that it is up to
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -30,7 +30,7 @@ class LazyAdamW(keras.optimizers.AdamW):
             return
         super().build(variables)
         for index, variable in enumerate(variables):
-            if variable.path in self._tables:
+            if variable.path in self.tables:
                 self._seen[index] = self.add_variable(
                     (variable.shape[0],), "zeros", "int32", name=f"{variable.name}_seen")
 
@@ -43,7 +43,7 @@ class LazyAdamW(keras.optimizers.AdamW):
                 if isinstance(g, tf.IndexedSlices) else g * scale for g in grads]
 
     def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
-        super()._apply_weight_decay([v for v in variables if v.path not in self._tables])
+        super()._apply_weight_decay([v for v in variables if v.path not in self.tables])
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
@@ -59,43 +59,56 @@ class LazyAdamW(keras.optimizers.AdamW):
             beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon,
             grad=tf.convert_to_tensor(gradient))
 
+    def catch_up(self, rows: tf.Tensor) -> None:
+        """Bring these different rows of the tables up to the steps that were taken without them."""
+        for index in self._seen:
+            self._catch_up(index, rows)
+
     def settle(self) -> None:
         """Let all rows catch up: to be called before the weights are used for anything else."""
-        for index, seen in self._seen.items():
-            variable = self._trainable_variables[index].value
-            rows, now = tf.range(tf.shape(variable)[0]), tf.cast(self.iterations, "int32")
-            self._write(index, variable, rows, self._caught_up(
-                index, rows, now, now - seen.value + 1, self.learning_rate), now)
+        for index in self._seen:
+            self._catch_up(index, tf.range(self._trainable_variables[index].shape[0]))
+
+    def _catch_up(self, index: int, rows: tf.Tensor) -> None:
+        variable = self._trainable_variables[index].value
+        first, second = self._moments(index, rows)
+        seen = tf.gather(self._seen[index].value, rows)
+        now = tf.cast(self.iterations, seen.dtype)
+        since, missed = (tf.cast(steps, "float32")[:, None] for steps in (seen, now - seen))
+        ratio = self.beta_1 / self.beta_2 ** 0.5  # of an update to the one before it
+        power = ratio ** missed
+        series = ratio * (1 - power) / (1 - ratio)
+        # The mean step of the series, each step by its share in it: there rates are taken.
+        mean = (1 / (1 - ratio)) - tf.math.divide_no_nan(missed * power, 1 - power)
+        moved = self._rate(since + mean) * series * first / (tf.sqrt(second) + self.epsilon)
+        decay = self.weight_decay * self._schedule(since + (missed - 1) / 2) * missed
+        self._write(index, variable, rows, (
+            first * self.beta_1 ** missed, second * self.beta_2 ** missed,
+            moved + decay * tf.gather(variable, rows)), now)
 
     def _update_rows(self, gradient: tf.IndexedSlices, variable: tf.Variable, index: int,
                      learning_rate: Any) -> None:
         rows, now = gradient.indices, tf.cast(self.iterations + 1, "int32")
-        idle = now - tf.gather(self._seen[index].value, rows)
-        first, second, missed = self._caught_up(index, rows, now, idle, learning_rate)
+        first, second = self._moments(index, rows)
         first = self.beta_1 * first + (1 - self.beta_1) * gradient.values
         second = self.beta_2 * second + (1 - self.beta_2) * gradient.values ** 2
-        update = self._rate(now, learning_rate) * first / (tf.sqrt(second) + self.epsilon)
+        update = self._rate(tf.cast(now, "float32")) * first / (tf.sqrt(second) + self.epsilon)
         decay = tf.cast(learning_rate, "float32") * self.weight_decay * tf.gather(variable, rows)
-        self._write(index, variable, rows, (first, second, missed + update + decay), now)
+        self._write(index, variable, rows, (first, second, update + decay), now)
 
-    def _caught_up(self, index: int, rows: tf.Tensor, now: tf.Tensor, idle: tf.Tensor,
-                   learning_rate: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Give both moments as of the step before, and the displacement of `idle` - 1 steps."""
-        first, second = (tf.gather(slots[index].value, rows)
-                         for slots in (self._momentums, self._velocities))
-        steps = tf.cast(idle - 1, first.dtype)[:, None]
-        ratio = self.beta_1 / self.beta_2 ** 0.5  # of an update to the one before it
-        length = ratio * (1 - ratio ** steps) / (1 - ratio)
-        # Most of it would have been moved soon after the row was read.
-        rate = self._rate(tf.maximum(now - idle + 1, 1), learning_rate)[:, None]
-        missed = rate * length * first / (tf.sqrt(second) + self.epsilon)
-        return first * self.beta_1 ** steps, second * self.beta_2 ** steps, missed
+    def _moments(self, index: int, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return (tf.gather(self._momentums[index].value, rows),
+                tf.gather(self._velocities[index].value, rows))
 
-    def _rate(self, now: tf.Tensor, learning_rate: Any) -> tf.Tensor:
-        """Give Adam's rate with both corrections for moments that began at 0."""
-        step = tf.cast(now, "float32")
-        return (tf.cast(learning_rate, "float32") * tf.sqrt(1 - self.beta_2 ** step)
+    def _rate(self, step: tf.Tensor) -> tf.Tensor:
+        """Give Adam's rate at a step from 1 on, with both corrections for moments begun at 0."""
+        return (self._schedule(step - 1) * tf.sqrt(1 - self.beta_2 ** step)
                 / (1 - self.beta_1 ** step))
+
+    def _schedule(self, done: tf.Tensor) -> tf.Tensor:
+        """Give the learning rate after so many steps."""
+        return tf.cast(self._learning_rate(done) if callable(self._learning_rate)
+                       else self._learning_rate, "float32")
 
     def _write(self, index: int, variable: tf.Variable, rows: tf.Tensor,
                values: tuple[tf.Tensor, tf.Tensor, tf.Tensor], now: tf.Tensor) -> None:
@@ -107,14 +120,44 @@ class LazyAdamW(keras.optimizers.AdamW):
         variable.scatter_sub(tf.IndexedSlices(displacement, rows))
 
 
+class LazyModel(keras.Model):
+    """A model to be trained by LazyAdamW: the words of a batch catch up before they are read."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Take one step."""
+        _lazy(self).catch_up(tf.unique(tf.reshape(data[0]["input_ids"], [-1]))[0])
+        return super().train_step(data)
+
+
+class MirroredAdamW(keras.optimizers.AdamW):
+    """AdamW on several devices that clips what they found together, as one device would.
+
+    Keras's own clips each device's gradients before it adds them up.
+    """
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        context = tf.distribute.get_replica_context()
+        whole = context.all_reduce(tf.distribute.ReduceOp.SUM,
+                                   [tf.convert_to_tensor(grad) for grad in grads])
+        return tf.clip_by_global_norm(whole, self.global_clipnorm)[0]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
+        return grads_and_vars  # they are summed
+
+
 class Settling(keras.callbacks.Callback):
     """Lets all rows catch up at an epoch's end, before the weights are judged and kept."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Settle the optimizer."""
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        if isinstance(optimizer, LazyAdamW):
-            optimizer.settle()
+        if isinstance(self.model, LazyModel):
+            _lazy(self.model).settle()
+
+
+def _lazy(model: LazyModel) -> LazyAdamW:
+    """Give its optimizer, which float16 wraps for loss scaling."""
+    optimizer: Any = model.optimizer
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def lookup_tables(trainer: keras.Model) -> list[keras.Variable]:

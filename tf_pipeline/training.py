@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import accelerator, checkpoints, files, plots, resuming, run, splits
+from .accelerator import Device
 from .config import TrainConfig
 from .data import BUCKETS, Batching, training_batches
 from .errors import UserError
@@ -48,6 +49,7 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     if not (resume and resuming.can_resume(config.out)):
         run.refuse_existing(config.out)
     options = options or options_of(config.task)()
+    device = accelerator.choose(config)  # before the first array: how many there are is then fixed
     parts, task = read_data(config, options)
     checkpoint = read_checkpoint(config, task)
     if config.max_len > checkpoint.config.max_position_embeddings:
@@ -56,7 +58,7 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     advice = (f"for batches of {config.batch_size} times up to {config.max_len} tokens. Lower "
               "--batch-size or --max-len, or choose a smaller --backbone.")
     with accelerator.memory_errors(advice):
-        return _Training(config, task, parts, checkpoint).go(resume)
+        return _Training(config, task, parts, checkpoint, device).go(resume)
 
 
 def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:
@@ -103,7 +105,7 @@ class _Training:
     """One training, from encoded data to the folder."""
 
     def __init__(self, config: TrainConfig, task: Task, parts: splits.Splits,
-                 checkpoint: checkpoints.Checkpoint):
+                 checkpoint: checkpoints.Checkpoint, device: Device):
         import keras
 
         assert config.out is not None
@@ -116,7 +118,7 @@ class _Training:
                 parts, train=task.examples(parts.train, self.encoder),
                 validation=task.questions(parts.validation, self.encoder),
                 test=task.questions(parts.test, self.encoder))
-        self.device = accelerator.choose(config.precision)
+        self.device = device
         self.started = time.time()
         self.encoded = task.encode(self.parts.train, self.encoder)
         if self.encoded.cut:
@@ -133,7 +135,7 @@ class _Training:
         """Train, choose the best weights, evaluate, write."""
         from .callbacks import Saver, Validation, stop_on_signals
 
-        with _precision(self.device.precision):
+        with _precision(self.device.precision), self.device.scope():
             backbone = self.checkpoint.build()
             model = self.task.build(backbone)
             if not self.config.epochs and len(model.weights) > len(backbone.weights):
@@ -144,7 +146,7 @@ class _Training:
                 self.task.restore(model, self.checkpoint.weights or {})
             trainer = self._compile(model)
         self._announce(model)
-        with files.disk_errors(self.out), stop_on_signals() as request:
+        with files.disk_errors(self.out), stop_on_signals() as request, self.device.scope():
             resuming.begin(self.out, self._settings(), resume)
             folder = self.out / "checkpoints"
             validation = Validation(lambda: self.score(model, self.parts.validation),
@@ -177,7 +179,8 @@ class _Training:
         """Say what decides each step, for a training that goes on, perhaps on another machine."""
         found = {**dataclasses.asdict(self.config), **dataclasses.asdict(self.task.options),
                  "precision": self.device.precision}
-        for name in ("out", "checkpoint_steps", "train", "validation", "test"):
+        for name in ("out", "checkpoint_steps", "train", "validation", "test", "device",
+                     "devices"):
             found.pop(name)
         return {**{f"--{name.replace('_', '-')}": value for name, value in found.items()},
                 **{f"{split} data": f"sha256 {content[:12]}..."
@@ -202,7 +205,8 @@ class _Training:
         try:
             while not saver.done:
                 epoch, step = divmod(saver.step, self.steps)
-                trainer.fit(self._batches(targets, shares, saver.step), initial_epoch=epoch,
+                batches = self._batches(targets, shares, saver.step)
+                trainer.fit(self.device.feed(batches), initial_epoch=epoch,
                             epochs=epoch + 1, steps_per_epoch=self.steps - step, shuffle=False,
                             verbose=0, callbacks=callbacks)
                 saver.finish_epoch(trainer.stop_training or epoch + 1 == self.config.epochs)
@@ -231,10 +235,16 @@ class _Training:
                     "global_clipnorm": config.clip_norm}
         if self.compiled:
             optimizer = keras.optimizers.AdamW(schedule, **settings)
+        elif self.device.count > 1:
+            from .optimizer import MirroredAdamW
+
+            optimizer = MirroredAdamW(schedule, **settings)
         else:
-            from .optimizer import LazyAdamW, lookup_tables
+            from .optimizer import LazyAdamW, LazyModel, lookup_tables
 
             optimizer = LazyAdamW(schedule, tables=lookup_tables(trainer), **settings)
+            if optimizer.tables:
+                trainer = LazyModel(trainer.input, trainer.output)
         # No decay on biases and layer norms (Devlin et al. 2019, and every BERT code since).
         optimizer.exclude_from_weight_decay(var_list=[
             v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])

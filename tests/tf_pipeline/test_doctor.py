@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, opinions, write_csv
-from tf_pipeline import accelerator, doctor
+from tf_pipeline import doctor, gpus
 from tf_pipeline.cli import main
 from tf_pipeline.doctor import machine, packages
 from tf_pipeline.doctor.finding import Finding
@@ -239,14 +239,14 @@ def gpu_tree(root: Path, device: bool = True) -> Path:
 def test_gpu_without_cuda_wheels(tmp_path):
     python = environment(tmp_path / "venv", without=("nvidia",))
     system = gpu_tree(tmp_path / "system")
-    code = ("import sys; from pathlib import Path; from tf_pipeline import accelerator; idle = "
-            "accelerator.idle_gpu(root=Path(sys.argv[1]), environment={}); print(idle.name); "
+    code = ("import sys; from pathlib import Path; from tf_pipeline import gpus; idle = "
+            "gpus.idle_gpu(root=Path(sys.argv[1]), environment={}); print(idle.name); "
             "print(idle.cure)")
     done = shell(f"{python} -c '{code}' {system}")
     assert done.stdout.splitlines() == [
         "NVIDIA T4", f"{python} -m pip install -r requirements-gpu.txt"], done.stderr
-    assert accelerator.gpus(tmp_path / "none", "/bin") == []
-    assert accelerator.idle_gpu(root=tmp_path / "none", environment={}) is None
+    assert gpus.gpus(tmp_path / "none", "/bin") == []
+    assert gpus.idle_gpu(root=tmp_path / "none", environment={}) is None
 
 
 def test_train_and_doctor_warn_of_an_unused_gpu(tmp_path):
@@ -273,13 +273,13 @@ def test_train_and_doctor_warn_of_an_unused_gpu(tmp_path):
     ({"KERAS_BACKEND": "jax"}, "-m pip install 'jax[cuda12]'"),
 ])
 def test_gpu_that_is_hidden_or_left_by_the_backend(tmp_path, environment, cure):
-    idle = accelerator.idle_gpu(root=gpu_tree(tmp_path), environment=environment)
+    idle = gpus.idle_gpu(root=gpu_tree(tmp_path), environment=environment)
     assert idle is not None
     assert idle.cure.endswith(cure)
 
 
 def test_gpu_outside_the_container(tmp_path):
-    idle = accelerator.idle_gpu(root=gpu_tree(tmp_path, device=False), environment={})
+    idle = gpus.idle_gpu(root=gpu_tree(tmp_path, device=False), environment={})
     assert idle is not None
     assert "--gpus all" in idle.cure
 
@@ -292,7 +292,7 @@ def nvidia_smi(program: Path) -> None:
 
 def test_gpu_that_only_nvidia_smi_knows(tmp_path):
     nvidia_smi(tmp_path / "usr/lib/wsl/lib/nvidia-smi")
-    assert accelerator.gpus(tmp_path, "/bin") == ["NVIDIA RTX 4090"]
+    assert gpus.gpus(tmp_path, "/bin") == ["NVIDIA RTX 4090"]
 
 
 def test_memory_of_a_container(tmp_path):

@@ -1,4 +1,4 @@
-"""LazyAdamW beside Keras's own AdamW: equal but for rows of tables that nobody reads."""
+"""LazyAdamW beside Keras's own AdamW, which rewrites every row in every step."""
 
 from pathlib import Path
 
@@ -21,41 +21,48 @@ def variables() -> tuple[keras.Variable, keras.Variable]:
 
 
 def train(lazy: bool, read: list[list[int]], decay: float = 0.0) -> list[np.ndarray]:
-    """Take steps on a table of which each step's rows are read: the weights, then the moments."""
+    """Take steps on a table of which each step's rows are read.
+
+    Gives what was read, row after row, then the weights, then their moments.
+    """
     choose = np.random.default_rng(1)
     kernel, table = variables()
     settings = {"weight_decay": decay, "epsilon": 1e-8, "global_clipnorm": 1.0}
-    optimizer = (LazyAdamW(1e-3, tables=[table], **settings) if lazy
-                 else keras.optimizers.AdamW(1e-3, **settings))
+    rate = keras.optimizers.schedules.PolynomialDecay(1e-3, 400, 0.0)
+    optimizer = (LazyAdamW(rate, tables=[table], **settings) if lazy
+                 else keras.optimizers.AdamW(rate, **settings))
+    optimizer.build([kernel, table])
+    seen: list[np.ndarray] = []
     for rows in read:
+        if lazy:
+            optimizer.catch_up(tf.constant(sorted(set(rows))))
+        seen.append(table.numpy()[rows])
         values = choose.normal(size=(len(rows), 4)).astype("float32")
         optimizer.apply([tf.constant(choose.normal(size=(3, 4)), tf.float32), tf.IndexedSlices(
             values, rows, (6, 4)) if lazy else tf.math.unsorted_segment_sum(values, rows, 6)],
             [kernel, table])
     if lazy:
         optimizer.settle()
-    return [v.numpy() for v in (kernel, table, *optimizer._momentums, *optimizer._velocities)]
+    return [np.concatenate(seen), *(v.numpy() for v in (
+        kernel, table, *optimizer._momentums, *optimizer._velocities))]
 
 
-def test_weights_and_moments_are_those_of_adamw() -> None:
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_weights_and_moments_are_those_of_adamw(decay: float) -> None:
     read = [[0, 1, 1], [2, 0, 2], [1], [1, 1, 1, 3], [0, 3]] * 8  # rows read twice count as one
-    for found, expected in zip(train(True, read), train(False, read), strict=True):
-        np.testing.assert_allclose(found, expected, atol=5e-4)
-    np.testing.assert_array_equal(train(True, read, decay=0.1)[1][4:], variables()[1].numpy()[4:])
+    start = variables()[1].numpy()
+    for found, expected in zip(train(True, read, decay), train(False, read, decay), strict=True):
+        np.testing.assert_allclose(found, expected, atol=5e-5)  # an update is 1e-3
+    assert np.abs(train(True, read)[2] - start)[:4].min() > 5e-4
 
 
-def test_dense_weights_decay_as_under_adamw() -> None:
-    read = [[0]] * 20
-    np.testing.assert_allclose(train(True, read, 0.1)[0], train(False, read, 0.1)[0], atol=1e-6)
-
-
-def test_a_rare_row_goes_as_far_as_under_adamw() -> None:
-    for idle in (1, 5, 99):
-        read = [[0]] * 300 + [[1]] + [[0]] * idle
-        start = variables()[1].numpy()
-        moved, expected = (train(lazy, read)[1][1] - start[1] for lazy in (True, False))
-        np.testing.assert_allclose(moved, expected, rtol=0.03)
-        assert np.abs(moved).min() > 1e-3
+@pytest.mark.parametrize("idle", [1, 5, 99])
+def test_a_rare_row_goes_as_far_as_under_adamw(idle: int) -> None:
+    read = [[0]] * 200 + [[1]] + [[0]] * idle
+    start = variables()[1].numpy()
+    moved, expected = (train(lazy, read)[2][1] - start[1] for lazy in (True, False))
+    np.testing.assert_allclose(moved, expected, rtol=2e-3)
+    assert np.abs(moved).min() > 1e-3
 
 
 def test_tables_that_products_reach_are_left_to_adamw() -> None:

@@ -66,13 +66,13 @@ def _packages() -> Iterator[Finding]:
 
 def _device(outcome: "Outcome | None") -> Iterator[Finding]:
     """Say what training would run on, and whether a GPU lies idle."""
-    from .. import accelerator
+    from .. import gpus
 
     if outcome is not None and outcome.ok:
         yield Finding(("training",), "ok", "device", outcome.text)
         if not outcome.text.startswith("CPU"):
             return
-    if idle := accelerator.idle_gpu():
+    if idle := gpus.idle_gpu():
         yield Finding(("training",), "warning", f"GPU {idle.name} is not used", idle.reason,
                       idle.cure)
 

@@ -16,8 +16,8 @@ TIMEOUT_S = 60.0  # for a chain; the first import after an install writes byte c
 CHAINS: tuple[dict[str, str], ...] = (
     {
         "tensorflow": "import tensorflow as it",
-        "keras": "from tf_pipeline import accelerator\n"
-                 "value = accelerator.choose('auto').name",
+        "keras": "from tf_pipeline import accelerator, config\n"
+                 "value = accelerator.choose(config.TrainConfig('classify', '')).name",
         "tensorflow-text": "import tensorflow_text as it",  # imports keras
         "tf2onnx": "import tf2onnx as it",
     },

@@ -145,7 +145,7 @@ class Task(task.Task):
         from .. import contrastive
 
         kind = contrastive.cosent if self.options.score_range else contrastive.in_batch_negatives
-        return {"loss": {_NAME: kind(self.options.temperature)}}
+        return {"loss": {_NAME: contrastive.of_whole_batch(kind(self.options.temperature))}}
 
     def decode(self, outputs: Arrays, records: Sequence[Record],
                encoded: Encoded) -> list[Answer]:
