@@ -1,4 +1,4 @@
-"""What happens around `model.fit`: validation, early stopping, signals, progress, TensorBoard."""
+"""What happens around `model.fit`: validation, early stopping, signals, progress, checkpoints."""
 
 import logging
 import math
@@ -8,16 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 
-from . import plots, run
+from . import run
 from .errors import Preempted, UserError
 from .resuming import KEPT, Checkpoints
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +61,13 @@ class Progress(keras.callbacks.Callback):
 
         super().__init__()
         self.request, self.epochs, self.steps = request, epochs, steps
+        self.seconds = 0.0  # of steps, without what comes between epochs
         self.bar = tqdm(total=epochs * steps, initial=start, unit="step", desc="training",
                         dynamic_ncols=True, mininterval=0.5)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Name the epoch."""
+        self._begun = time.monotonic()
         self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -83,9 +83,19 @@ class Progress(keras.callbacks.Callback):
         if self.request.received is signal.SIGINT:  # `Saver` sees to SIGTERM
             self.model.stop_training = True
 
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add up the time: this comes before validation."""
+        self.seconds += time.monotonic() - self._begun
+
     def close(self) -> None:
         """End the bar's line."""
         self.bar.close()
+
+    def speed(self, examples: int) -> dict[str, float]:
+        """Give what this process did, tracing included, at so many examples a step."""
+        steps = self.bar.n - self.bar.initial
+        rate = examples * steps / self.seconds if steps else 0.0
+        return {"steps": steps, "seconds": round(self.seconds, 2), "examples_per_s": round(rate, 1)}
 
 
 class Validation(keras.callbacks.Callback):
@@ -212,50 +222,54 @@ def _last(callback: keras.callbacks.Callback, batch: int) -> bool:
 
 
 class Scalars(keras.callbacks.Callback):
-    """Writes loss, learning rate and validation scores for TensorBoard."""
+    """Tracks loss, learning rate and validation scores."""
 
-    def __init__(self, folder: Path, validation: Validation, start: int, every: int = 10):
-        import tensorflow as tf
-
+    def __init__(self, tracker: Tracker, validation: Validation, start: int, every: int = 10):
         super().__init__()
-        self.validation, self.every, self.step = validation, every, start
-        self.summary = tf.summary
-        self.writer = tf.summary.create_file_writer(str(folder))
+        self.tracker, self.validation, self.every, self.step = tracker, validation, every, start
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Write every few steps."""
+        """Track every few steps."""
         self.step += 1
         if self.step % self.every == 0:
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            self._write({"train/loss": float(logs["loss"]), "train/learning_rate": rate})
+            self.tracker.scalars(self.step, {"train/loss": float(logs["loss"]),
+                                             "train/learning_rate": rate})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Write the validation scores."""
+        """Track the validation scores."""
         row = self.validation.history[-1] if self.validation.history else {}
-        self._write({f"validation/{name}": value for name, value in row.items()
-                     if name not in ("epoch", "train_loss")})
-
-    def close(self) -> None:
-        """Close the event file."""
-        self.writer.close()
-
-    def _write(self, scalars: dict[str, float]) -> None:
-        with self.writer.as_default(step=self.step):
-            for name, value in scalars.items():
-                self.summary.scalar(name, value)
-        self.writer.flush()
+        self.tracker.scalars(self.step, {f"validation/{name}": value for name, value in row.items()
+                                         if name not in ("epoch", "train_loss")})
 
 
-def write_summary(folder: Path, scores: dict[str, Any], figures: "dict[str, Figure]",
-                  step: int) -> None:
-    """Add the test scores and the pictures to what TensorBoard shows."""
+class Profiler(keras.callbacks.Callback):
+    """Records some steps for TensorBoard's profiler, past those that trace and compile."""
+
+    AFTER: ClassVar[int] = 20
+
+    def __init__(self, folder: Path, steps: int):
+        super().__init__()
+        self.folder, self.steps, self.step = folder, steps, 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Start and stop."""
+        self.step += 1
+        if self.step not in (self.AFTER, self.AFTER + self.steps) or not self.steps:
+            return
+        start, stop = _profiler()
+        if self.step == self.AFTER:
+            start(str(self.folder))
+        else:
+            stop()
+            log.info("Recorded %d steps: tensorboard --logdir %s", self.steps, self.folder)
+
+
+def _profiler() -> tuple[Callable[[str], Any], Callable[[], Any]]:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.profiler.start_trace, jax.profiler.stop_trace
     import tensorflow as tf
 
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=step):
-        for name, value in scores.items():
-            if isinstance(value, float):
-                tf.summary.scalar(f"test/{name}", value)
-        for name, figure in figures.items():
-            tf.summary.image(name, tf.io.decode_png(plots.encode(figure, "png"))[None])
-    writer.close()
+    return tf.profiler.experimental.start, tf.profiler.experimental.stop

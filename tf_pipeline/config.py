@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from .errors import UserError
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+Track = Literal["files", "wandb"]
 DeviceKind = Literal["auto", "cpu", "gpu", "tpu"]
 Pooling = Literal["pooler", "mean"]
 Settings = TypeVar("Settings")
@@ -71,6 +72,10 @@ class TrainConfig:
                                 "finds. TPUs need KERAS_BACKEND=jax")
     devices: int = option(0, help="how many of them share each batch; 0: all GPUs or TPU chips, "
                           "one CPU")
+    track: Track = option("files", help="where numbers and pictures go; files: JSON lines and "
+                          "TensorBoard's in OUT/logs; wandb: to Weights & Biases as well")
+    profile_steps: int = option(0, help="record so many steps, from the 20th on, for TensorBoard's "
+                                "profiler")
     checkpoint_steps: int = option(0, help="write a checkpoint after so many steps, too; one is "
                                    "written after each epoch, every 10 minutes and on SIGTERM")
     seed: int = option(0, help="seed of shuffling, dropout and new weights")
@@ -79,7 +84,7 @@ class TrainConfig:
         if isinstance(self.out, str):  # as Python users write it
             object.__setattr__(self, "out", Path(self.out))
         at_least = {"max_len": 3, "epochs": 0, "batch_size": 1, "patience": 1, "seed": 0,
-                    "checkpoint_steps": 0, "devices": 0}
+                    "checkpoint_steps": 0, "devices": 0, "profile_steps": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{_flag(name)} is {getattr(self, name)}; it must be >= {least}.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import accelerator, checkpoints, files, plots, resuming, run, splits
+from . import accelerator, checkpoints, files, plots, resuming, run, splits, tracking
 from .accelerator import Device
 from .config import TrainConfig
 from .data import BUCKETS, Batching, training_batches
@@ -23,6 +23,7 @@ from .runner import run_all
 from .runtimes import keras as keras_runtime
 from .task import Corrupting, Prepared, Pretrained, Record, Task, Trained, options_of
 from .text import Arrays, TextEncoder
+from .tracking import Tracker
 
 if TYPE_CHECKING:
     import keras
@@ -49,6 +50,7 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     if not (resume and resuming.can_resume(config.out)):
         run.refuse_existing(config.out)
     options = options or options_of(config.task)()
+    tracking.check(config.track)
     device = accelerator.choose(config)  # before the first array: how many there are is then fixed
     parts, task = read_data(config, options)
     checkpoint = read_checkpoint(config, task)
@@ -152,11 +154,14 @@ class _Training:
             validation = Validation(lambda: self.score(model, self.parts.validation),
                                     self.task.METRIC, self.config.patience, folder, request)
             saver = Saver(resuming.Checkpoints(folder), validation, self.config.checkpoint_steps)
-            if self.config.epochs:
-                self._fit(trainer, saver, resume)
-                validation.restore(model)
-            calibration = self._finish(model)
-            written = self._write(model, validation, calibration, request.received)
+            with Tracker(self.out / "logs", self.config) as tracker:
+                speed: dict[str, float] = {}
+                if self.config.epochs:
+                    speed = self._fit(trainer, saver, resume, tracker)
+                    validation.restore(model)
+                calibration = self._finish(model)
+                found = {"speed": speed, "calibration": calibration}
+                written = self._write(model, validation, found, request.received, tracker)
             shutil.rmtree(folder)  # several times the size of the run
             return written
 
@@ -180,14 +185,15 @@ class _Training:
         found = {**dataclasses.asdict(self.config), **dataclasses.asdict(self.task.options),
                  "precision": self.device.precision}
         for name in ("out", "checkpoint_steps", "train", "validation", "test", "device",
-                     "devices"):
+                     "devices", "track", "profile_steps"):
             found.pop(name)
         return {**{f"--{name.replace('_', '-')}": value for name, value in found.items()},
                 **{f"{split} data": f"sha256 {content[:12]}..."
                    for split, content in self.parts.hashes.items()}}
 
-    def _fit(self, trainer: "keras.Model", saver: "Saver", resume: bool) -> None:
-        from .callbacks import Progress, Scalars
+    def _fit(self, trainer: "keras.Model", saver: "Saver", resume: bool,
+             tracker: Tracker) -> dict[str, float]:
+        from .callbacks import Profiler, Progress, Scalars
 
         trainer.optimizer.build(trainer.trainable_variables)
         if resume:
@@ -196,8 +202,9 @@ class _Training:
         shares = self.task.weights(targets)
         validation = saver.validation
         progress = Progress(validation.request, self.config.epochs, self.steps, saver.step)
-        scalars = Scalars(self.out / "logs", validation, saver.step)
-        callbacks = [progress, saver, validation, scalars]
+        tracker.rewind(saver.step)
+        callbacks = [progress, saver, validation, Scalars(tracker, validation, saver.step),
+                     Profiler(self.out / "logs", self.config.profile_steps)]
         if not self.compiled:
             from .optimizer import Settling
 
@@ -212,7 +219,7 @@ class _Training:
                 saver.finish_epoch(trainer.stop_training or epoch + 1 == self.config.epochs)
         finally:
             progress.close()  # or the bar is drawn once more over the error's line
-            scalars.close()
+        return progress.speed(self.config.batch_size)
 
     def _batches(self, targets: Arrays, shares: np.ndarray, start: int) -> "tf.data.Dataset":
         batching = Batching(self.config.batch_size, self.config.seed,
@@ -278,14 +285,14 @@ class _Training:
         return run_all(keras_runtime.wrap(model), self.task.encode(records, self.encoder))
 
     def _write(self, model: "keras.Model", validation: "Validation",
-               calibration: dict[str, float], stopped: Any) -> Run:
+               found: dict[str, Any], stopped: Any, tracker: Tracker) -> Run:
         best_epoch = validation.best["epoch"] if validation.best else 0
         test, outputs = self.parts.test, self.outputs(model, self.parts.test)
         most = (self.task.KEPT_ROWS if isinstance(self.task, Prepared)
                 else run.EVALUATION_ROWS)
         kept = run.choose_evaluation(self.parts.validation, test, most)
         scores: dict[str, Any] = {
-            "history": validation.history, "best_epoch": best_epoch, "calibration": calibration,
+            "history": validation.history, "best_epoch": best_epoch, **found,
             "validation": self.score(model, self.parts.validation),
             "test": self.task.score(outputs, test)}
         whole = len(kept["test"]) == len(test)
@@ -293,7 +300,7 @@ class _Training:
         run.save_weights(model, self.out / "model.weights.h5")
         self._draw(dataclasses.replace(
             plots.find(self.task, self.encoder, test, outputs, scores["test"]),
-            history=validation.history, best_epoch=best_epoch))
+            history=validation.history, best_epoch=best_epoch), tracker)
         config = {k: str(v) if isinstance(v, Path) else v
                   for k, v in dataclasses.asdict(self.config).items()}
         # Texts and hashes only: a run is given to others, the path of a data file is not theirs.
@@ -315,15 +322,16 @@ class _Training:
             "duration_s": round(time.time() - self.started, 1), "versions": run.versions(),
         })
 
-    def _draw(self, findings: plots.Findings) -> None:
+    def _draw(self, findings: plots.Findings, tracker: Tracker) -> None:
         """Write the pictures: confusion.png beside the run's numbers, the others into logs/."""
-        from .callbacks import write_summary
-
         logs = self.out / "logs"
         figures = plots.draw(findings)
         for name, figure in figures.items():
             plots.save(figure, (self.out if name == "confusion" else logs) / f"{name}.png")
-        write_summary(logs, findings.scores, figures, len(findings.history) * self.steps)
+        step = len(findings.history) * self.steps
+        tracker.scalars(step, {f"test/{name}": value for name, value in
+                                    findings.scores.items() if isinstance(value, float)})
+        tracker.figures(step, figures)
 
 
 @contextmanager
