@@ -62,6 +62,8 @@ class TrainConfig:
     epochs: int = option(3, help="passes over the training data; 0: take the checkpoint as it is, "
                          "where the task adds no weights of its own")
     batch_size: int = option(32, help="examples per step")
+    mini_batch_size: int = option(0, help="above 0: hold only so many examples of a batch in "
+                                  "memory at once; the step stays that of the whole batch")
     learning_rate: float = option(5e-5, help="highest learning rate, reached after the warm-up")
     warmup: float = option(0.1, help="share of all steps with a rising learning rate")
     weight_decay: float = option(0.01, help="AdamW decay; none on biases and layer norms")
@@ -84,7 +86,8 @@ class TrainConfig:
         if isinstance(self.out, str):  # as Python users write it
             object.__setattr__(self, "out", Path(self.out))
         at_least = {"max_len": 3, "epochs": 0, "batch_size": 1, "patience": 1, "seed": 0,
-                    "checkpoint_steps": 0, "devices": 0, "profile_steps": 0}
+                    "checkpoint_steps": 0, "devices": 0, "profile_steps": 0,
+                    "mini_batch_size": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{_flag(name)} is {getattr(self, name)}; it must be >= {least}.")

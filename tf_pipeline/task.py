@@ -8,7 +8,7 @@ answers needs none of it.
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,6 +38,7 @@ class Task(ABC):
 
     ARCHITECTURE: ClassVar[str]  # the class of transformers that has this head
     PROBLEM_TYPE: ClassVar[str | None] = None  # what its config.json says beside, if anything
+    COMPARES: ClassVar[bool] = False  # whether the loss compares a batch's records with each other
     MARKS_CASE: ClassVar[bool] = False  # whether capitals are worth a piece where they are folded
 
     def __init__(self, labels: Sequence[str], options: Any):
@@ -278,4 +279,9 @@ def options_of(name: str) -> type:
 def create(name: str, labels: Sequence[str], options: dict[str, Any]) -> Task:
     """Make a task again from what a run or an artifact stores."""
     module = plugins.load(tasks, name)
+    known = {field.name for field in fields(module.Options)}
+    if unknown := sorted(options.keys() - known):
+        raise UserError(f"The model has the setting {unknown[0]} of another version of this kit, "
+                        f"and task {name} has {', '.join(sorted(known))}. Train it again, or use "
+                        "the version that wrote it.")
     return module.Task(labels, module.Options(**options))

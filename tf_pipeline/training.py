@@ -58,7 +58,8 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
         raise UserError(f"--max-len is {config.max_len}; {config.backbone} has only "
                         f"{checkpoint.config.max_position_embeddings} positions.")
     advice = (f"for batches of {config.batch_size} times up to {config.max_len} tokens. Lower "
-              "--batch-size or --max-len, or choose a smaller --backbone.")
+              "--batch-size or --max-len, give a --mini-batch-size (the step stays that of "
+              "--batch-size), or choose a smaller --backbone.")
     with accelerator.memory_errors(advice):
         return _Training(config, task, parts, checkpoint, device).go(resume)
 
@@ -238,6 +239,8 @@ class _Training:
         # A second Model over the same layers: saving `model` then never writes optimizer slots.
         trainer = (self.task.trainer(model) if isinstance(self.task, Trained)
                    else keras.Model(model.input, model.output))
+        if config.mini_batch_size:
+            trainer = self._in_parts(trainer)
         settings = {"weight_decay": config.weight_decay, "epsilon": 1e-8,
                     "global_clipnorm": config.clip_norm}
         if self.compiled:
@@ -258,6 +261,17 @@ class _Training:
         # XLA on a CPU took 1.5 times as long (measured), and on TensorFlow compiles each length.
         trainer.compile(optimizer, jit_compile=self.compiled, **self.task.compile_args())
         return trainer
+
+    def _in_parts(self, trainer: "keras.Model") -> "keras.Model":
+        if self.compiled:
+            raise UserError(f"--mini-batch-size is {self.config.mini_batch_size}, which works on "
+                            "the TensorFlow backend only; this is jax. Leave it out, or set "
+                            "KERAS_BACKEND=tensorflow.")
+        from .mini_batches import AccumulatedGradients, CachedGradients
+
+        kind = CachedGradients if self.task.COMPARES else AccumulatedGradients
+        records = max(1, self.config.mini_batch_size // self.device.count)
+        return kind(trainer.input, trainer.output, records)
 
     def _announce(self, model: "keras.Model") -> None:
         """Say device, precision and the minutes to come, from the time of a forward pass."""

@@ -179,7 +179,6 @@ def test_the_evaluation_loss_is_the_training_loss_of_a_batch(rows: list[dict]) -
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: embed.Options(temperature=0), "--temperature is 0; allowed: above 0"),
-    (lambda: embed.Options(mini_batch_size=-1), "--mini-batch-size is -1; allowed: 0"),
     (lambda: embed.Options(score_range=(5.0, 0.0)), "--score-range is 5.0,0.0; expected"),
     (lambda: task_of([{"text": "a", "text_b": "b"}], score_range=(0.0, 5.0)),
      "--score-range is 0.0,5.0, and the training data has no score"),

@@ -18,7 +18,6 @@ from tf_pipeline import callbacks, run
 from tf_pipeline.config import TrainConfig
 from tf_pipeline.errors import Preempted, UserError
 from tf_pipeline.run import Run
-from tf_pipeline.task import options_of
 from tf_pipeline.training import fit
 
 
@@ -69,19 +68,18 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return after
 
 
-@pytest.mark.parametrize(("task", "options"), [
+@pytest.mark.parametrize(("task", "changes"), [
     ("classify", {}), ("embed", {"mini_batch_size": 8}), ("mlm", {})])
-def test_every_kind_of_step_goes_on(task: str, options: dict[str, int], tmp_path: Path,
+def test_every_kind_of_step_goes_on(task: str, changes: dict[str, int], tmp_path: Path,
                                     crash: Callable[[int], None]) -> None:
-    choice = options_of(task)(**options)
-    whole = fit(settings(task, tmp_path, "whole"), choice)
+    whole = fit(settings(task, tmp_path, "whole", **changes))
     steps = whole.metrics["history"][-1]["epoch"]
     assert steps == 3
     for step in (2, 7, 13):  # before the first checkpoint, inside the first epoch or the next
         crash(step)
         with pytest.raises(CutOffError):
-            fit(settings(task, tmp_path, f"cut{step}"), choice, resume=True)
-        assert_equal(fit(settings(task, tmp_path, f"cut{step}"), choice, resume=True), whole)
+            fit(settings(task, tmp_path, f"cut{step}", **changes), resume=True)
+        assert_equal(fit(settings(task, tmp_path, f"cut{step}", **changes), resume=True), whole)
 
 
 def test_a_crash_inside_an_epoch(tmp_path: Path, crash: Callable[[int], None]) -> None:

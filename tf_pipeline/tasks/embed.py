@@ -30,8 +30,6 @@ class Options:
 
     temperature: float = option(0.05, help="what the loss divides cosines by; lower looks harder "
                                 "at what is nearly right")
-    mini_batch_size: int = option(0, help="above 0: hold only so many records of a batch in memory "
-                                  "at once; the step stays that of the whole batch")
     score_range: tuple[float, ...] = option(
         (), help="least and largest score that data may hold, e.g. 0,5; default: the training "
         "scores', widened to whole numbers")
@@ -39,9 +37,6 @@ class Options:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise UserError(f"--temperature is {self.temperature}; allowed: above 0, e.g. 0.05.")
-        if self.mini_batch_size < 0:
-            raise UserError(f"--mini-batch-size is {self.mini_batch_size}; allowed: 0 (all at "
-                            "once) or more.")
         limits = self.score_range
         if limits and not (len(limits) == 2 and limits[0] < limits[1]):
             raise UserError(f"--score-range is {','.join(map(str, limits))}; expected the least "
@@ -56,6 +51,7 @@ class Task(task.Task):
 
     FIELDS = ("text", "text_b")
     ARCHITECTURE = "BertModel"
+    COMPARES = True
     OUTPUTS = {"onnx": ("last_hidden_state", _NAME), "tflite": (_NAME,),
                "tokens": ("last_hidden_state", _NAME), "text": (_NAME,)}
 
@@ -126,19 +122,10 @@ class Task(task.Task):
                                             _NAME: ops.normalize(mean)}, name="embed")
 
     def trainer(self, model: "keras.Model") -> "keras.Model":
-        """Leave the token vectors out, and cache gradients where a mini-batch is asked for."""
+        """Leave the token vectors out."""
         import keras
 
-        outputs, size = {_NAME: model.output[_NAME]}, self.options.mini_batch_size
-        if not size:
-            return keras.Model(model.input, outputs)
-        if keras.backend.backend() != "tensorflow":
-            raise UserError(f"--mini-batch-size is {size}, which works on the TensorFlow backend "
-                            f"only; this is {keras.backend.backend()}. Leave it out, or set "
-                            "KERAS_BACKEND=tensorflow.")
-        from ..contrastive import CachedGradients
-
-        return CachedGradients(model.input, outputs, size)
+        return keras.Model(model.input, {_NAME: model.output[_NAME]})
 
     def compile_args(self) -> dict[str, Any]:
         """Use CoSENT for graded pairs, else in-batch negatives."""
