@@ -7,15 +7,12 @@ batch of 1,024 in parts of 32. Texts are made of random words, 32 tokens each, s
 of every batch has the same shape.
 """
 
-import os
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks import shared
-from benchmarks.shared import HERE, ROOT
+from benchmarks.shared import HERE
 from tf_pipeline import command
 
 TOKENS = 32
@@ -29,19 +26,6 @@ def write_pairs(path: Path, count: int) -> None:
     choose = random.Random(0)
     shared.write(path, [{field: " ".join(choose.choices(SENTENCE.split(), k=TOKENS - 2))
                          for field in ("text", "text_b")} for _ in range(count)])
-
-
-def peak(*words: str) -> int:
-    """Run `python -m tf_pipeline train` with these flags and give its peak memory in MiB."""
-    called = [sys.executable, "-m", "tf_pipeline", "train", *words]
-    with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen(called, cwd=ROOT, stdout=said, stderr=said)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            said.seek(0)
-            raise SystemExit(f"{' '.join(called)}\n{said.read().decode()[-3000:]}")
-    return usage.ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def main() -> None:
@@ -58,11 +42,12 @@ def main() -> None:
         for batch, mini in ((flags.part, 0), (flags.batch, flags.part)):
             train = Path(work) / f"{batch}.csv"
             write_pairs(train, batch * STEPS)
-            found[batch] = peak(
-                "--task", "embed", "--train", f"csv:{train}", "--validation", f"csv:{rest}",
-                "--test", f"csv:{rest}", "--backbone", flags.backbone, "--max-len", str(TOKENS),
+            found[batch] = shared.peak([
+                *shared.KIT, "train", "--task", "embed", "--train", f"csv:{train}",
+                "--validation", f"csv:{rest}", "--test", f"csv:{rest}",
+                "--backbone", flags.backbone, "--max-len", str(TOKENS),
                 "--epochs", "1", "--batch-size", str(batch), "--mini-batch-size", str(mini),
-                "--out", str(Path(work) / f"run{batch}"))
+                "--out", str(Path(work) / f"run{batch}")])
     small, large = found[flags.part], found[flags.batch]
     page = f"""# Memory of `embed`
 

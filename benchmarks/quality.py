@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,28 +62,27 @@ def measure(row: Row, repeat: str, places: dict[str, str], keep: bool) -> dict[s
     """Train and score once; the run folder is deleted afterwards, or kept to export it."""
     run = Path(places["work"]) / "runs" / f"{row.name}-{repeat}"
     shutil.rmtree(run, ignore_errors=True)
-    kit = [sys.executable, "-m", "tf_pipeline"]
     if row.start:
         before = [w.format(**places, repeat=repeat) for w in row.start.split()]
         start = run.with_name(f"start-{hashlib.sha256(row.start.encode()).hexdigest()[:8]}")
         with _START:  # other repeats wait for it and find it finished
-            shared.call([*kit, "train", *before, "--out", str(start), "--resume"])
+            shared.call([*shared.KIT, "train", *before, "--out", str(start), "--resume"])
         places = {**places, "start": str(start)}
     words = [w.format(**places, repeat=repeat) for w in row.train.split()]
     seed = ["--seed", repeat] if row.seeded else []
-    shared.call([*kit, "train", *words, *seed, "--out", str(run)])
+    shared.call([*shared.KIT, "train", *words, *seed, "--out", str(run)])
     scores = json.loads((run / "metrics.json").read_text())
     info = json.loads((run / "run.json").read_text())
     found = {name: scores["test"][name] for name in row.metrics}
     if scores["calibration"]:
         found |= {f"calibration_{k}": v for k, v in scores["calibration"].items()}
     for name, spec in row.also.items():
-        others = json.loads(shared.call([*kit, "evaluate", str(run), "--data",
+        others = json.loads(shared.call([*shared.KIT, "evaluate", str(run), "--data",
                                          spec.format(**places), "--json"]))
         found |= {f"{name}_{metric}": others[metric] for metric in row.metrics}
     for name, spec in row.outside.items():
         test = words[words.index("--test") + 1]
-        apart = json.loads(shared.call([*kit, "evaluate", str(run), "--data", test,
+        apart = json.loads(shared.call([*shared.KIT, "evaluate", str(run), "--data", test,
                                         "--out-of-scope", spec.format(**places), "--json"])
                            )["out_of_scope"]
         found |= {f"{name}_{key}": apart[key] for key in ("auroc", "recall", "accuracy")}

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "benchmarks"
+KIT = (sys.executable, "-m", "tf_pipeline")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -51,6 +55,23 @@ def call(words: list[str], given: str | None = None) -> str:
     if done.returncode:
         raise SystemExit(f"error: {' '.join(words)}\n{done.stderr[-3000:]}")
     return done.stdout
+
+
+def peak(words: list[str]) -> int:
+    """Run a command to its end and give its peak memory in MiB; a failure ends this program."""
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(words, cwd=ROOT, stdout=said, stderr=said)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            said.seek(0)
+            raise SystemExit(f"error: {' '.join(words)}\n{said.read().decode()[-3000:]}")
+    return mebibytes(usage.ru_maxrss)
+
+
+def mebibytes(maxrss: int) -> int:
+    """Read ru_maxrss, which is KiB on Linux and bytes on macOS."""
+    return maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def commit() -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import baseline, embed_memory, quality, retrieval, rows
-from tests.conftest import opinions, write_conll, write_csv, write_lines
+from benchmarks import baseline, embed_memory, quality, retrieval, rows, training
+from tests.conftest import command, opinions, write_conll, write_csv, write_lines
 from tf_pipeline import cli
 
 
@@ -164,6 +164,48 @@ def test_corpora_hold_texts_once_and_none_of_a_test(tmp_path: Path) -> None:
         "tnews/train text", "两 次", "来", "afqmc/train text_a", "afqmc/train text_b",
         "lcqmc/dev text_a", "lcqmc/dev text_b", "chnsenticorp/train text", "fin_news_zh/news text",
         "段", "中国", "人"]
+
+
+def test_speed_is_measured_with_and_without_levers(tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{row['text']}\t{row['label']}" for row in opinions(130)]
+    (tmp_path / "sst2").mkdir()
+    write_lines(tmp_path / "sst2/train.tsv", ["sentence\tlabel", *lines])
+    chosen = training.phrases(tmp_path, 100)
+    assert len({row["text"] for row in chosen} & {row["text"] for row in opinions(130)}) > 50
+    kind = training.KINDS[0]
+    for name in ("phrases", "phrases-test"):
+        write_csv(tmp_path / f"{name}.csv", chosen)
+    speed, most = training.ours(kind, tmp_path)
+    assert speed > 1
+    assert most > training.imported() > 100
+    assert training.ours(kind, tmp_path, lever="fused")[0] > 1
+    monkeypatch.setattr(training, "ours", lambda *_: (300.0, 1500))
+    monkeypatch.setattr(training, "theirs", lambda *_: (200.0, 1600, 600))
+    monkeypatch.setattr(training, "imported", lambda: 700)
+    page = training.compared(kind, tmp_path, "python", 2)
+    assert "| ours | 300, 300 | 300 | 700 | 1,500 | 800 |" in page
+    assert "| peer | 200, 200 | 200 | 600 | 1,600 | 1,000 |" in page
+    assert "ratio: 1.50 (goal 1.3, aim 2)" in page
+
+
+@pytest.mark.parametrize("lever", ["lazy_rows", "lengths", "one_length"])
+def test_what_a_lever_leaves_still_learns(lever: str, tmp_path: Path) -> None:
+    rows = write_csv(tmp_path / "rows.csv", opinions(200))
+    words = ["--task", "classify", "--train", f"csv:{rows}", "--backbone", "tiny", "--epochs", "1",
+             "--max-len", "32", "--batch-size", "8", "--out", str(tmp_path / "run")]
+    done = command("benchmarks.training", "without", lever, *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["speed"]["steps"] > 15
+
+
+def test_long_texts_are_articles_of_one_topic(tmp_path: Path) -> None:
+    rows = [{"text": f"{label} {n}", "label": label} for n in range(9) for label in "ab"]
+    write_csv(tmp_path / "ag_news/train_5k.csv", rows)
+    for row in training.long(tmp_path, 5):
+        parts = row["text"].split()
+        assert parts[::2] == [row["label"]] * 3
+        assert len(set(parts[1::2])) == 3
 
 
 def test_questions_that_train_do_not_test(tmp_path: Path) -> None:

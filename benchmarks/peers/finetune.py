@@ -10,6 +10,8 @@ import argparse
 import csv
 import json
 import random
+import resource
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
+IMPORTED = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 IGNORED = -100  # what PyTorch's cross-entropy leaves out
 
 
@@ -150,6 +153,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="also write the line into this file")
     flags = parser.parse_args()
     random.seed(flags.seed)
     torch.manual_seed(flags.seed)
@@ -175,6 +179,7 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), flags.learning_rate, weight_decay=0.01)
     schedule = get_linear_schedule_with_warmup(optimizer, int(0.06 * steps), steps)
     model.train()
+    start = time.perf_counter()
     for _ in range(flags.epochs):
         for rows in like_lengths(examples, size):
             inputs, targets = batch_of([examples[i] for i in rows], flags.task, pad, device)
@@ -185,13 +190,19 @@ def main():
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+    seconds = time.perf_counter() - start
     model.eval()
     known = encode(test, flags.task, tokenizer, index, flags.max_len)
     logits = predict(model, known, flags.task, pad, device)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    print(json.dumps({"scores": score(flags.task, logits, known, test, labels),
-                      "device": f"{name} (torch {torch.__version__})",
-                      "precision": "bfloat16 autocast"}))
+    line = json.dumps({"scores": score(flags.task, logits, known, test, labels),
+                       "device": f"{name} (torch {torch.__version__})",
+                       "precision": "bfloat16 autocast",
+                       "examples_per_s": steps * size / seconds, "maxrss_imported": IMPORTED})
+    print(line)
+    if flags.out:
+        flags.out.write_text(line + "\n")
+
 
 
 if __name__ == "__main__":
