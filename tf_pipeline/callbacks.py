@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import keras
 
 from . import run
-from .errors import Preempted, UserError
+from .errors import DivergedError, Preempted
 from .resuming import KEPT, Checkpoints
 from .tracking import Tracker
 
@@ -75,9 +75,9 @@ class Progress(keras.callbacks.Callback):
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             epoch, step = divmod(self.bar.n, self.steps)
-            raise UserError(f"The loss is {loss} at step {step + 1} of epoch {epoch + 1}: training "
-                            "has diverged. Lower --learning-rate (3e-5 is safe for most "
-                            "checkpoints) or --clip-norm, or pass --precision float32.")
+            raise DivergedError(f"The loss is {loss} at step {step + 1} of epoch {epoch + 1}: "
+                                "training has diverged. Lower --learning-rate (3e-5 is safe for "
+                                "most checkpoints) or --clip-norm, or pass --precision float32.")
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update()
         if self.request.received is signal.SIGINT:  # `Saver` sees to SIGTERM

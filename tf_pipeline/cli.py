@@ -10,7 +10,7 @@ from typing import Any
 
 from . import command
 from .config import ImportConfig, TrainConfig, add_flags, from_flags
-from .errors import DOCTOR_EXIT, UserError
+from .errors import DOCTOR_EXIT, USER_ERROR_EXIT, UserError
 from .quiet import import_tensorflow
 
 
@@ -142,7 +142,8 @@ def _train(flags: argparse.Namespace) -> int:
                  f"{scores[run.info['metric']]:.4f} on {scores['examples']} examples\n"
                  f"Wrote {run.path}", flags.json)
     if run.info["stopped"]:
-        return 128 + signal.Signals[run.info["stopped"]]
+        name = run.info["stopped"]
+        return 128 + signal.Signals[name] if name.startswith("SIG") else USER_ERROR_EXIT
     return 0
 
 

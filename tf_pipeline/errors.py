@@ -14,6 +14,10 @@ class UserError(ValueError):
     """
 
 
+class DivergedError(UserError):
+    """The loss of a training step is no number any more."""
+
+
 class Preempted(RuntimeError):
     """SIGTERM came while training; a checkpoint is written, `--resume` goes on. Exit code 75."""
 

@@ -16,8 +16,8 @@ import numpy as np
 from . import accelerator, checkpoints, files, plots, resuming, run, splits, tracking
 from .accelerator import Device
 from .config import TrainConfig
-from .data import BUCKETS, Batching, training_batches
-from .errors import UserError
+from .data import BUCKETS, Batching, draw, training_batches
+from .errors import DivergedError, UserError
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
@@ -38,9 +38,10 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     """Train and write the run folder `config.out`; nothing there counts before run.json.
 
     `options` is the task's own Options, its defaults if not given. SIGINT ends training early and
-    keeps the best weights; the run then says `stopped`. SIGTERM writes a checkpoint and raises
-    Preempted. `resume` goes on with what was cut off in `config.out`, to the same weights as if it
-    had not been; it begins anew where nothing is, and gives a finished run as it is.
+    keeps the best weights, and so does a loss that is no number; the run then says why in
+    `stopped`. SIGTERM writes a checkpoint and raises Preempted. `resume` goes on with what was cut
+    off in `config.out`, to the same weights as if it had not been; it begins anew where nothing is,
+    and gives a finished run as it is.
     """
     if config.out is None:
         raise UserError("--out is missing. Name the run folder to write, e.g. --out runs/reviews.")
@@ -132,6 +133,8 @@ class _Training:
                             f"--batch-size {config.batch_size}. Lower it, or add data.")
         self.steps = self.encoded.examples // config.batch_size
         self.compiled = keras.backend.backend() == "jax"  # anew for each length of a batch
+        self._batching = Batching(config.batch_size, config.seed,
+                                  BUCKETS if self.compiled else ())
         keras.utils.set_random_seed(config.seed)
 
     def go(self, resume: bool) -> Run:
@@ -156,13 +159,13 @@ class _Training:
                                     self.task.METRIC, self.config.patience, folder, request)
             saver = Saver(resuming.Checkpoints(folder), validation, self.config.checkpoint_steps)
             with Tracker(self.out / "logs", self.config) as tracker:
-                speed: dict[str, float] = {}
+                found: dict[str, Any] = {"speed": {}}
+                stopped = None
                 if self.config.epochs:
-                    speed = self._fit(trainer, saver, resume, tracker)
+                    found["speed"], stopped = self._fit(trainer, saver, resume, tracker)
                     validation.restore(model)
-                calibration = self._finish(model)
-                found = {"speed": speed, "calibration": calibration}
-                written = self._write(model, validation, found, request.received, tracker)
+                found["calibration"] = self._finish(model)
+                written = self._write(model, validation, found, stopped, tracker)
             shutil.rmtree(folder)  # several times the size of the run
             return written
 
@@ -193,7 +196,8 @@ class _Training:
                    for split, content in self.parts.hashes.items()}}
 
     def _fit(self, trainer: "keras.Model", saver: "Saver", resume: bool,
-             tracker: Tracker) -> dict[str, float]:
+             tracker: Tracker) -> tuple[dict[str, float], str | None]:
+        """Train to the end or to a stop: the speed, and why it stopped early if it did."""
         from .callbacks import Profiler, Progress, Scalars
 
         trainer.optimizer.build(trainer.trainable_variables)
@@ -210,6 +214,7 @@ class _Training:
             from .optimizer import Settling
 
             callbacks.insert(0, Settling())
+        stopped = None
         try:
             while not saver.done:
                 epoch, step = divmod(saver.step, self.steps)
@@ -218,14 +223,29 @@ class _Training:
                             epochs=epoch + 1, steps_per_epoch=self.steps - step, shuffle=False,
                             verbose=0, callbacks=callbacks)
                 saver.finish_epoch(trainer.stop_training or epoch + 1 == self.config.epochs)
+        except DivergedError as error:
+            place = f"Its batch: training examples {self._examples_of(progress.bar.n)}."
+            if validation.best is None:
+                raise DivergedError(f"{error} {place}") from None
+            log.error("%s %s The weights of epoch %d are kept.", error, place,
+                      validation.best["epoch"])
+            stopped = "DIVERGED"
         finally:
             progress.close()  # or the bar is drawn once more over the error's line
-        return progress.speed(self.config.batch_size)
+        if validation.request.received:
+            stopped = validation.request.received.name
+        return progress.speed(self.config.batch_size), stopped
+
+    def _examples_of(self, step: int) -> str:
+        """Name some of a step's examples by their place among the encoded ones."""
+        lengths = (self.encoded.lengths if self.encoded.groups is None
+                   else self.encoded.text_lengths)
+        rows, _ = draw(lengths.astype(np.int32), self._batching, step // self.steps)
+        numbers = np.sort(rows[step % self.steps]).tolist()
+        return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
 
     def _batches(self, targets: Arrays, shares: np.ndarray, start: int) -> "tf.data.Dataset":
-        batching = Batching(self.config.batch_size, self.config.seed,
-                            BUCKETS if self.compiled else ())
-        batches = training_batches(self.encoded, targets, shares, batching, start)
+        batches = training_batches(self.encoded, targets, shares, self._batching, start)
         if isinstance(self.task, Corrupting):
             return self.task.mask(batches, self.encoder, self.config.seed, start)
         return batches
@@ -299,7 +319,7 @@ class _Training:
         return run_all(keras_runtime.wrap(model), self.task.encode(records, self.encoder))
 
     def _write(self, model: "keras.Model", validation: "Validation",
-               found: dict[str, Any], stopped: Any, tracker: Tracker) -> Run:
+               found: dict[str, Any], stopped: str | None, tracker: Tracker) -> Run:
         best_epoch = validation.best["epoch"] if validation.best else 0
         test, outputs = self.parts.test, self.outputs(model, self.parts.test)
         most = (self.task.KEPT_ROWS if isinstance(self.task, Prepared)
@@ -331,7 +351,7 @@ class _Training:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "task": self.config.task, "options": dataclasses.asdict(self.task.options),
             "config": config, "metric": self.task.METRIC, "data": data,
-            "stopped": stopped.name if stopped else None,
+            "stopped": stopped,
             "device": self.device.name, "precision": self.device.precision,
             "duration_s": round(time.time() - self.started, 1), "versions": run.versions(),
         })

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -252,6 +253,29 @@ def _wait_for_step(folder: Path, step: int) -> None:
     while not any(int(p.stem.partition("-")[2]) >= step for p in folder.glob("step-*.safetensors")):
         assert time.monotonic() < end, f"no checkpoint of step {step} came"
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_readable_checkpoints_and_the_same_weights(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "a.csv", opinions(300))
+    whole = _train(data, tmp_path / "whole")
+    _, stderr = whole.communicate()
+    assert whole.returncode == 0, stderr
+    folder, choose = tmp_path / "cut" / "checkpoints", random.Random(0)
+    for kill in range(20):
+        process = _train(data, tmp_path / "cut", "--resume")
+        _wait_for_step(folder, 18 * kill + 5)
+        time.sleep(choose.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        for path in folder.glob("step-*.safetensors"):
+            with safe_open(path, "numpy") as stored:
+                assert all(np.isfinite(stored.get_tensor(name)).all() for name in stored.keys())  # noqa: SIM118
+    last = _train(data, tmp_path / "cut", "--resume")
+    _, stderr = last.communicate()
+    assert last.returncode == 0, stderr
+    assert "is damaged" not in stderr
+    assert_equal(Run.load(tmp_path / "cut"), Run.load(tmp_path / "whole"))
 
 
 def test_processes_that_are_killed_go_on(tmp_path: Path) -> None:

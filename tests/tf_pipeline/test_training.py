@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, command, opinions, write_csv
+from tf_pipeline import callbacks, cli
 from tf_pipeline.config import TrainConfig
 from tf_pipeline.errors import UserError
 from tf_pipeline.run import Run
@@ -149,10 +150,30 @@ def test_existing_out_is_refused_and_named(opinions_csv: Path, run_folder: Path,
 
 
 def test_a_learning_rate_that_diverges_stops(opinions_csv: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="diverged.*--learning-rate"):
+    with pytest.raises(UserError, match="diverged.*--learning-rate.*Its batch: training examples "
+                       r"\d+, \d+, .*, \.\.\.\.$"):
         fit(config(opinions_csv, tmp_path / "run", learning_rate=1e30, clip_norm=1e30, epochs=3))
     with pytest.raises(UserError, match="is not a finished run"):
         Run.load(tmp_path / "run")
+
+
+def test_what_was_learned_before_is_kept(opinions_csv: Path, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    look = callbacks.Progress.on_train_batch_end
+
+    def diverge(self: callbacks.Progress, batch: int, logs: dict[str, float]) -> None:
+        late = self.bar.n == self.steps + 2
+        look(self, batch, {"loss": float("nan")} if late else logs)
+
+    monkeypatch.setattr(callbacks.Progress, "on_train_batch_end", diverge)
+    assert cli.main(["train", "--task", "classify", "--train", f"csv:{opinions_csv}", "--backbone",
+                     "tiny", "--epochs", "3", "--out", str(tmp_path / "run")]) == 2
+    assert "The weights of epoch 1 are kept." in capsys.readouterr().err
+    run = Run.load(tmp_path / "run")
+    assert run.info["stopped"] == "DIVERGED"
+    assert len(run.metrics["history"]) == 1
+    assert all(np.isfinite(weight).all() for weight in run.model.get_weights())
 
 
 def test_too_large_batches_name_the_setting_to_lower(tmp_path: Path) -> None:
