@@ -253,9 +253,11 @@ class _Training:
     def _compile(self, model: "keras.Model") -> "keras.Model":
         import keras
 
+        from .schedule import WarmupAndDecay
+
         config = self.config
         total = self.steps * config.epochs
-        schedule = _warmup_and_decay()(config.learning_rate, int(config.warmup * total), total)
+        schedule = WarmupAndDecay(config.learning_rate, int(config.warmup * total), total)
         # A second Model over the same layers: saving `model` then never writes optimizer slots.
         trainer = (self.task.trainer(model) if isinstance(self.task, Trained)
                    else keras.Model(model.input, model.output))
@@ -378,26 +380,3 @@ def _precision(policy: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _warmup_and_decay() -> type:
-    import keras
-    from keras import ops
-
-    class WarmupAndDecay(keras.optimizers.schedules.LearningRateSchedule):
-        """Rises linearly to the peak, then falls linearly to 0 at the last step."""
-
-        def __init__(self, peak: float, warmup_steps: int, total_steps: int):
-            super().__init__()
-            self.peak, self.warmup, self.total = peak, max(warmup_steps, 1), total_steps
-
-        def __call__(self, step: Any) -> Any:
-            step = ops.cast(step, "float32")
-            rising = (step + 1) / self.warmup
-            falling = (self.total - step) / max(self.total - self.warmup, 1)
-            return self.peak * ops.clip(ops.minimum(rising, falling), 0.0, 1.0)
-
-        def get_config(self) -> dict[str, Any]:
-            return {"peak": self.peak, "warmup_steps": self.warmup, "total_steps": self.total}
-
-    return WarmupAndDecay

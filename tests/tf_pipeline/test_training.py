@@ -81,9 +81,9 @@ def test_same_seed_gives_the_same_weights_in_two_processes(opinions_csv: Path,
 
 
 def test_warmup_then_linear_decay() -> None:
-    from tf_pipeline.training import _warmup_and_decay
+    from tf_pipeline.schedule import WarmupAndDecay
 
-    rate = _warmup_and_decay()(1.0, 10, 110)
+    rate = WarmupAndDecay(1.0, 10, 110)
     values = [float(rate(step)) for step in (0, 4, 9, 10, 60, 109)]
     assert values == pytest.approx([0.1, 0.5, 1.0, 1.0, 0.5, 0.01], abs=1e-6)
 
