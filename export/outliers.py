@@ -15,22 +15,23 @@ import numpy as np
 
 from tf_pipeline.text import Arrays
 
-_USUAL = 2.0  # a channel is an outlier above twice the median of all channels' largest values
 Products = dict[str, list[Any]]  # activation -> the products of it with weights
 
 
-def move_to_weights(model: Any, batches: Iterable[Arrays]) -> Any:
-    """Give an `onnx.ModelProto` with outlier channels evened out, as real batches show them."""
+def move_to_weights(model: Any, largest: Arrays, most: float) -> Any:
+    """Give an `onnx.ModelProto` with outlier channels evened out.
+
+    `largest` is what `largest_values` found; outliers are above `most` times the median of it.
+    """
     import onnx
 
     evened = onnx.ModelProto()
     evened.CopyFrom(model)
     products = _weighted_products(evened)
-    largest = _largest_values(model, list(products), batches)
     weights = {tensor.name: tensor for tensor in evened.graph.initializer}
     scalings = {}
     for activation, nodes in products.items():
-        usual = _USUAL * float(np.median(largest[activation]))
+        usual = most * float(np.median(largest[activation]))
         factors = np.maximum(largest[activation] / max(usual, 1e-6), 1).astype(np.float32)
         scalings[activation] = _scaling(evened, activation, factors)
         for node in nodes:
@@ -56,11 +57,12 @@ def _weighted_products(model: Any) -> Products:
     return found
 
 
-def _largest_values(model: Any, names: list[str], batches: Iterable[Arrays]) -> Arrays:
-    """Run the model and give each activation's largest absolute value by channel."""
+def largest_values(model: Any, batches: Iterable[Arrays]) -> Arrays:
+    """Run real batches and give, of what meets weights, each channel's largest absolute value."""
     import onnx
     import onnxruntime
 
+    names = list(_weighted_products(model))
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
