@@ -140,8 +140,8 @@ def report(table: Table) -> str:
              "quality.json. Means over seeds or folds, with the lowest and the highest. Ours and "
              "the peer start from the checkpoint `minilm` (22.7 M parameters), Chinese rows from "
              "me5-small-zh-en. The peer is transformers with PyTorch (`benchmarks/peers`), trained "
-             "on all training rows; ours sets validation rows aside where the data set has none. Of "
-             "several labels the peer gives those over .5, ours those over thresholds chosen on "
+             "on all training rows; ours sets validation rows aside where the data set has none. "
+             "Of several labels the peer gives those over .5, ours those over thresholds chosen on "
              "validation. "
              "The baseline is logistic regression on TF-IDF of character 1- and 2-grams (for "
              "tags: on the words around), behind it the largest class.", "",
