@@ -167,7 +167,7 @@ ROWS = (
               "--learning-rate 2e-4 --whole-words --precision mixed_bfloat16"),
     Row("conll2003", "CoNLL-2003, test",
         "--task tag --train conll:{data}/conll2003_en?unit=document --max-len 192 --batch-size 8 "
-        "--epochs 14 --learning-rate 3e-4 --patience 14 --precision mixed_bfloat16",
+        "--epochs 10 --learning-rate 3e-4 --patience 10 --precision mixed_bfloat16",
         {"span_f1": "span F1", "token_accuracy": "token accuracy",
          "token_macro_f1": "token macro F1"}, ".885 / .978 / .885; aim .90 / .980 / .909",
         ".924 span F1 (BERT-base, cased)",
