@@ -56,6 +56,10 @@ def choose(config: TrainConfig) -> Device:
     import keras
 
     backend = keras.backend.backend()
+    if config.mini_batch_size and backend != "tensorflow":
+        raise UserError(f"--mini-batch-size is {config.mini_batch_size}, which works on the "
+                        f"TensorFlow backend only; this is {backend}. Leave it out, or set "
+                        "KERAS_BACKEND=tensorflow.")
     name, available, best = _jax(config) if backend == "jax" else _tensorflow(config)
     count = config.devices or (1 if name.startswith("CPU") else available)
     if count > available:
@@ -116,9 +120,8 @@ def _tensorflow(config: TrainConfig) -> Found:
                 tf.config.list_physical_devices("CPU")[0],
                 [tf.config.LogicalDeviceConfiguration()] * config.devices)
     except RuntimeError:  # the runtime is up, and has what it has
-        if len(tf.config.list_logical_devices("CPU")) < config.devices:
-            raise UserError(f"--devices is {config.devices} of --device cpu, and TensorFlow has "
-                            "started with fewer. Train in a process of its own.") from None
+        _refuse_late(config, len(tf.config.list_logical_devices("CPU")),
+                     len(tf.config.list_logical_devices("GPU")))
     if not gpus or config.device == "cpu":
         return _cpu(config, "tensorflow", len(tf.config.list_logical_devices("CPU")))
     details: dict[str, Any] = tf.config.experimental.get_device_details(gpus[0])
@@ -128,15 +131,25 @@ def _tensorflow(config: TrainConfig) -> Found:
             "mixed_bfloat16" if ampere else "mixed_float16")
 
 
+def _refuse_late(config: TrainConfig, cpus: int, gpus: int) -> None:
+    """Raise UserError where a framework that is already at work cannot do with CPUs as asked."""
+    if gpus or cpus < config.devices:
+        raise UserError(f"--device is cpu and --devices {config.devices}, and this process has "
+                        f"begun with {cpus} CPU and {gpus} GPU. Train in a process of its own.")
+
+
 def _jax(config: TrainConfig) -> Found:
     import jax
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # tf.data feeds; the accelerator belongs to JAX
     if config.device == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-        if config.devices > 1:
-            jax.config.update("jax_num_cpu_devices", config.devices)
+        try:
+            jax.config.update("jax_platforms", "cpu")
+            if config.devices > 1:
+                jax.config.update("jax_num_cpu_devices", config.devices)
+        except RuntimeError:
+            _refuse_late(config, jax.device_count("cpu"), 0)
     device = jax.devices()[0]
     if device.platform == "cpu":
         return _cpu(config, "jax", jax.device_count())

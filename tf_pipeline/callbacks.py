@@ -67,7 +67,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Name the epoch."""
-        self._begun = time.monotonic()
+        self._mark = time.monotonic()
         self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -78,14 +78,13 @@ class Progress(keras.callbacks.Callback):
             raise DivergedError(f"The loss is {loss} at step {step + 1} of epoch {epoch + 1}: "
                                 "training has diverged. Lower --learning-rate (3e-5 is safe for "
                                 "most checkpoints) or --clip-norm, or pass --precision float32.")
+        now = time.monotonic()
+        self.seconds += now - self._mark
+        self._mark = now
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update()
         if self.request.received is signal.SIGINT:  # `Saver` sees to SIGTERM
             self.model.stop_training = True
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Add up the time: this comes before validation."""
-        self.seconds += time.monotonic() - self._begun
 
     def close(self) -> None:
         """End the bar's line."""
@@ -238,9 +237,11 @@ class Scalars(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Track the validation scores."""
-        row = self.validation.history[-1] if self.validation.history else {}
-        self.tracker.scalars(self.step, {f"validation/{name}": value for name, value in row.items()
-                                         if name not in ("epoch", "train_loss")})
+        row = self.validation.history[-1]
+        if row["epoch"] == epoch + 1:  # an epoch that was cut short may have none
+            self.tracker.scalars(self.step, {
+                f"validation/{name}": value for name, value in row.items()
+                if name not in ("epoch", "train_loss")})
 
 
 class Profiler(keras.callbacks.Callback):
@@ -255,14 +256,21 @@ class Profiler(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Start and stop."""
         self.step += 1
-        if self.step not in (self.AFTER, self.AFTER + self.steps) or not self.steps:
-            return
-        start, stop = _profiler()
-        if self.step == self.AFTER:
-            start(str(self.folder))
-        else:
-            stop()
-            log.info("Recorded %d steps: tensorboard --logdir %s", self.steps, self.folder)
+        if self.steps and self.step == self.AFTER:
+            _profiler()[0](str(self.folder))
+        elif self.step == self.AFTER + self.steps:
+            self.close()
+
+    def close(self) -> None:
+        """Write what was recorded, also of a training that ended before."""
+        recorded = min(self.step - self.AFTER, self.steps)
+        if self.steps and recorded >= 0:
+            _profiler()[1]()
+            log.info("Recorded %d steps: tensorboard --logdir %s", recorded, self.folder)
+        elif self.steps:
+            log.warning("--profile-steps is %d, and records from step %d on; training ended after "
+                        "%d. Give more --epochs.", self.steps, self.AFTER, self.step)
+        self.steps = 0
 
 
 def _profiler() -> tuple[Callable[[str], Any], Callable[[], Any]]:

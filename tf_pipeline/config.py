@@ -91,6 +91,9 @@ class TrainConfig:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{_flag(name)} is {getattr(self, name)}; it must be >= {least}.")
+        if self.mini_batch_size > self.batch_size:
+            raise UserError(f"--mini-batch-size is {self.mini_batch_size}; allowed: up to the "
+                            f"--batch-size, {self.batch_size}, or 0 for all of it at once.")
         if self.seed >= 2 ** 31:
             raise UserError(f"--seed is {self.seed}; it must be below {2 ** 31}.")
         if not self.learning_rate > 0:

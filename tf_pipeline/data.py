@@ -79,8 +79,7 @@ def training_batches(encoded: Encoded, targets: Arrays, weights: np.ndarray, bat
     # The GPU belongs to the training step; ids stay in host memory until a batch is ready.
     with tf.device("CPU"):
         texts = _Texts(encoded)
-        lengths = tf.constant((encoded.lengths if encoded.groups is None
-                               else encoded.text_lengths).astype(np.int32))
+        lengths = tf.constant(encoded.example_lengths)
         goals = {name: tf.constant(values) for name, values in targets.items()}
         shares = tf.constant(weights)
 

@@ -64,6 +64,11 @@ class Encoded:
             return self.lengths
         return np.bincount(self.words.owners, self.lengths, len(self.words)).astype(np.int64)
 
+    @property
+    def example_lengths(self) -> np.ndarray:
+        """Tokens that an example of a step needs, those of a group's longest text: (examples,)."""
+        return (self.lengths if self.groups is None else self.text_lengths).astype(np.int32)
+
     def heads(self) -> "Encoded":
         """Give each record's first text or window, without words: what a graph of one text sees."""
         if self.groups is not None:

@@ -208,8 +208,9 @@ class _Training:
         validation = saver.validation
         progress = Progress(validation.request, self.config.epochs, self.steps, saver.step)
         tracker.rewind(saver.step)
+        profiler = Profiler(self.out / "logs", self.config.profile_steps)
         callbacks = [progress, saver, validation, Scalars(tracker, validation, saver.step),
-                     Profiler(self.out / "logs", self.config.profile_steps)]
+                     profiler]
         if not self.compiled:
             from .optimizer import Settling
 
@@ -232,15 +233,14 @@ class _Training:
             stopped = "DIVERGED"
         finally:
             progress.close()  # or the bar is drawn once more over the error's line
+            profiler.close()
         if validation.request.received:
             stopped = validation.request.received.name
         return progress.speed(self.config.batch_size), stopped
 
     def _examples_of(self, step: int) -> str:
         """Name some of a step's examples by their place among the encoded ones."""
-        lengths = (self.encoded.lengths if self.encoded.groups is None
-                   else self.encoded.text_lengths)
-        rows, _ = draw(lengths.astype(np.int32), self._batching, step // self.steps)
+        rows, _ = draw(self.encoded.example_lengths, self._batching, step // self.steps)
         numbers = np.sort(rows[step % self.steps]).tolist()
         return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
 
@@ -285,10 +285,6 @@ class _Training:
         return trainer
 
     def _in_parts(self, trainer: "keras.Model") -> "keras.Model":
-        if self.compiled:
-            raise UserError(f"--mini-batch-size is {self.config.mini_batch_size}, which works on "
-                            "the TensorFlow backend only; this is jax. Leave it out, or set "
-                            "KERAS_BACKEND=tensorflow.")
         from .mini_batches import AccumulatedGradients, CachedGradients
 
         kind = CachedGradients if self.task.COMPARES else AccumulatedGradients

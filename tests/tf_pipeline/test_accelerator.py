@@ -84,8 +84,8 @@ def test_jax_learns_what_tensorflow_learns(train: Callable[[str, str, int], Trai
     ({"device": "tpu"}, "--device is tpu, which Keras 3 trains on with its JAX backend only"),
     ({"device": "gpu"}, "--device is gpu, and .*"),
     ({"devices": 2}, "--devices is 2, and this machine has 1: CPU"),
-    ({"devices": 2, "device": "cpu"}, "--devices is 2 of --device cpu, and TensorFlow has started "
-                                      "with fewer. Train in a process of its own")])
+    ({"devices": 2, "device": "cpu"}, "--device is cpu and --devices 2, and this process has begun "
+                                      "with 1 CPU and 0 GPU. Train in a process of its own.")])
 def test_what_is_not_there_is_named(settings: dict[str, object], message: str) -> None:
     import tensorflow as tf
 

@@ -82,6 +82,8 @@ def test_wrong_flags_are_answered_in_one_line(main: Callable[[list[str]], int], 
     ({"seed": -1}, ["--seed", "-1"]),
     ({"seed": 2 ** 31}, ["--seed", "2147483648", "below"]),
     ({"checkpoint_steps": -1}, ["--checkpoint-steps", "-1"]),
+    ({"mini_batch_size": 33}, ["--mini-batch-size", "33", "up to the --batch-size, 32"]),
+    ({"devices": -1}, ["--devices", "-1"]),
 ])
 def test_impossible_values_are_named_with_what_is_allowed(change: dict[str, float],
                                                           words: list[str]) -> None:

@@ -94,3 +94,13 @@ def test_what_weights_and_biases_lacks_is_named(tmp_path: Path,
 def test_the_profiler_records_steps(tmp_path: Path) -> None:
     fit(settings("classify", tmp_path, "run", epochs=4, patience=4, profile_steps=2))
     assert list((tmp_path / "run/logs/plugins/profile").glob("*/*.xplane.pb"))
+
+
+@pytest.mark.parametrize(("epochs", "said"), [
+    (3, "Recorded 1 steps"), (2, "--profile-steps is 9, and records from step 20 on; training "
+                                 "ended after 14")])
+def test_the_profiler_of_a_short_training(epochs: int, said: str, tmp_path: Path,
+                                          caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tf_pipeline.callbacks")
+    fit(settings("classify", tmp_path, "run", epochs=epochs, profile_steps=9))
+    assert said in caplog.text

@@ -176,6 +176,26 @@ def test_what_was_learned_before_is_kept(opinions_csv: Path, tmp_path: Path,
     assert all(np.isfinite(weight).all() for weight in run.model.get_weights())
 
 
+def test_a_resumed_training_that_diverges_at_once(opinions_csv: Path, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(opinions_csv, tmp_path / "run", epochs=3)
+
+    def cut_off(self: callbacks.Progress, batch: int, logs: dict[str, float]) -> None:
+        if self.bar.n == self.steps:
+            raise ConnectionError
+        look(self, batch, logs)
+
+    look = callbacks.Progress.on_train_batch_end
+    monkeypatch.setattr(callbacks.Progress, "on_train_batch_end", cut_off)
+    with pytest.raises(ConnectionError):
+        fit(settings)
+    monkeypatch.setattr(callbacks.Progress, "on_train_batch_end",
+                        lambda self, batch, logs: look(self, batch, {"loss": float("inf")}))
+    run = fit(settings, resume=True)
+    assert run.info["stopped"] == "DIVERGED"
+    assert run.metrics["speed"]["steps"] == run.metrics["speed"]["examples_per_s"] == 0
+
+
 def test_too_large_batches_name_the_setting_to_lower(tmp_path: Path) -> None:
     """A limit on the process's memory is the small machine."""
     long = write_csv(tmp_path / "long.csv", [{**row, "text": f"{row['text']} " * 60}
