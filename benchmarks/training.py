@@ -189,7 +189,7 @@ def levers(kind: Texts, work: Path) -> list[str]:
 
 def main() -> None:
     """Measure and write the page."""
-    if sys.argv[1:2] == ["without"]:
+    if sys.argv[1:2] == ["without"] and sys.argv[2] in LEVERS:  # called by `ours`
         sys.exit(without(sys.argv[2], sys.argv[3:]))
     parser = command.Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
@@ -198,6 +198,11 @@ def main() -> None:
                         "(default: 6400); of the long texts an eighth")
     parser.add_argument("--turns", type=int, default=2, help="runs of each side (default: 2)")
     flags = parser.parse_args()
+    if flags.turns < 1:
+        parser.error(f"--turns is {flags.turns}; it must be 1 or more")
+    if flags.examples < 256:
+        parser.error(f"--examples is {flags.examples}; it must be 256 or more, for an eighth to "
+                     "fill a batch")
     shared.interpreter(flags.peer)
     page = ["# Speed of training", "", "Written by `python -m benchmarks.training`: one epoch of "
             "MiniLM, batches of 32, on the same texts in turn. The peer is transformers with "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .config import TrainConfig
-from .errors import UserError
+from .errors import UserError, wrong_backend
 from .gpus import idle_gpu
 from .install import pip_install
 
@@ -56,6 +56,8 @@ def choose(config: TrainConfig) -> Device:
     import keras
 
     backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax"):
+        raise wrong_backend(backend)
     if config.mini_batch_size and backend != "tensorflow":
         raise UserError(f"--mini-batch-size is {config.mini_batch_size}, which works on the "
                         f"TensorFlow backend only; this is {backend}. Leave it out, or set "

@@ -15,6 +15,7 @@ from .errors import (
     ParityError,
     Preempted,
     UserError,
+    wrong_backend,
 )
 from .install import pip_install_file
 
@@ -59,6 +60,8 @@ def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ROOMS:  # a fault of ours
             raise
+        if error.name in ("torch", "openvino"):  # Keras imports its backend's
+            return _fail(wrong_backend(error.name), USER_ERROR_EXIT)
         print(f"error: The module {error.name!r} is not installed. Run: "
               f"{pip_install_file('requirements.txt')}", file=sys.stderr)
         return USER_ERROR_EXIT

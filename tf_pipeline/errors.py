@@ -14,6 +14,12 @@ class UserError(ValueError):
     """
 
 
+def wrong_backend(name: str) -> UserError:
+    """Say which of Keras's backends the kit trains with."""
+    return UserError(f"Keras's backend is {name} (KERAS_BACKEND, or keras.json in ~/.keras); "
+                     "allowed: tensorflow, jax. Set KERAS_BACKEND=tensorflow.")
+
+
 class DivergedError(UserError):
     """The loss of a training step is no number any more."""
 
