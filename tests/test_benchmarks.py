@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import baseline, embed_memory, quality, retrieval, rows, training
+from benchmarks import input as prepared_input
 from tests.conftest import command, opinions, write_conll, write_csv, write_lines
 from tf_pipeline import cli
 
@@ -292,3 +293,19 @@ def test_memory_is_measured_in_processes_of_their_own(tmp_path: Path,
                                                                         re.MULTILINE))
     assert 100 < small < 10_000
     assert f"ratio: {large / small:.2f}" in page
+
+
+def test_prepared_data_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sst2").mkdir()
+    write_lines(tmp_path / "sst2/train.tsv", [
+        "sentence\tlabel", *(f"{row['text']}\t{row['label']}" for row in opinions(130))])
+    monkeypatch.setattr(prepared_input, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", [
+        "input", "--data", str(tmp_path), "--texts", "9000", "--few", "600", "--steps", "3",
+        "--backbone", "tiny", "--batches", "50"])
+    prepared_input.main()
+    page = (tmp_path / "input.md").read_text()
+    assert "| 600 |" in page
+    assert "| 9,000 |" in page
+    assert float(re.search(r": ([\d.]+) million real tokens", page)[1]) > 0.001
+    assert float(re.search(r"ratio: ([\d.]+)", page)[1]) < 1.1

@@ -1,4 +1,4 @@
-"""`python -m tf_pipeline train evaluate predict import vocabulary doctor backbones datasets`."""
+"""`python -m tf_pipeline train prepare evaluate predict import vocabulary doctor ...`."""
 
 import argparse
 import json
@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     argv = sys.argv[1:] if argv is None else argv
     _add_train(verbs, argv)
+    _add_prepare(verbs, argv)
     _add_evaluate(verbs)
     _add_predict(verbs)
     _add_import(verbs)
@@ -57,11 +58,31 @@ def _add_train(verbs: Any, argv: list[str]) -> None:
                        help="only look at the data: sizes, balance, lengths, duplicates, leaks")
     _common(train)
     train.set_defaults(command=_train)
+    _add_task_flags(train, argv)
+
+
+def _add_prepare(verbs: Any, argv: list[str]) -> None:
+    from .prepared import PrepareConfig
+
+    verb = verbs.add_parser(
+        "prepare", help="tokenize data once, for trainings that do not hold them in memory",
+        description="Write token ids as TFRecord files, in a folder that `train --train "
+        "prepared:FOLDER` reads.")
+    add_flags(verb, PrepareConfig)
+    verb.set_defaults(command=_prepare)
+    _common(verb)
+    _add_task_flags(verb, argv)
+
+
+def _add_task_flags(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Add those of the task that the command line names, if it names one."""
+    from . import plugins, tasks
+
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--task")
     name = early.parse_known_args(argv)[0].task
     if name in plugins.names(tasks):
-        add_flags(train.add_argument_group(f"task {name}"), plugins.load(tasks, name).Options)
+        add_flags(parser.add_argument_group(f"task {name}"), plugins.load(tasks, name).Options)
 
 
 def _add_evaluate(verbs: Any) -> None:
@@ -147,10 +168,24 @@ def _train(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _prepare(flags: argparse.Namespace) -> None:
+    from .prepared import PrepareConfig, prepare
+    from .task import options_of
+
+    config = from_flags(PrepareConfig, flags)
+    options: Any = from_flags(options_of(config.task), flags)
+    import_tensorflow()
+    index = prepare(config, options)
+    layout = index["layout"]
+    command.show({"out": str(config.out), **layout}, f"{layout['examples']:,} examples, "
+                 f"{layout['tokens']:,} tokens, the longest text {layout['longest']}\n"
+                 f"Wrote {config.out}", flags.json)
+
+
 def _data_report(config: TrainConfig, options: Any, flags: argparse.Namespace) -> int:
     import_tensorflow()
     from . import data_report
-    from .training import read_checkpoint, read_data
+    from .reading import read_checkpoint, read_data
 
     parts, task = read_data(config, options)
     encoder = read_checkpoint(config, task).encoder

@@ -45,12 +45,13 @@ def pooling_option() -> Any:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What every task's training shares; a task's own settings stand in its `Options`."""
+class DataConfig:
+    """Which data, and how their texts become token ids."""
 
     task: str = option(help="what to train, e.g. classify (a file in tf_pipeline/tasks)")
-    train: str = option(help="training data, e.g. 'csv:reviews.csv?text=review&label=stars'")
-    out: Path | None = option(None, help="run folder to write, e.g. runs/reviews")
+    train: str = option(help="training data, e.g. 'csv:reviews.csv?text=review&label=stars', or "
+                             "prepared:FOLDER, what `prepare` wrote")
+    out: Path | None = option(None, help="folder to write, e.g. runs/reviews")
     validation: str | None = option(None, help="validation data; cut from --train if not given")
     test: str | None = option(None, help="test data; cut from --train if not given")
     backbone: str = option("minilm", help="checkpoint: see `python -m tf_pipeline backbones`")
@@ -59,6 +60,18 @@ class TrainConfig:
     mark_case: bool | None = option(None, help="where the checkpoint folds capitals, tell it of "
                                     "them in pieces of their own; default: for the task tag")
     max_len: int = option(128, help="longest text in tokens; longer ones are cut and counted")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.out, str):  # as Python users write it
+            object.__setattr__(self, "out", Path(self.out))
+        if self.max_len < 3:
+            raise UserError(f"--max-len is {self.max_len}; it must be >= 3.")
+
+
+@dataclass(frozen=True)
+class TrainConfig(DataConfig):
+    """What every task's training shares; a task's own settings stand in its `Options`."""
+
     epochs: int = option(3, help="passes over the training data; 0: take the checkpoint as it is, "
                          "where the task adds no weights of its own")
     batch_size: int = option(32, help="examples per step")
@@ -83,14 +96,13 @@ class TrainConfig:
     seed: int = option(0, help="seed of shuffling, dropout and new weights")
 
     def __post_init__(self) -> None:
-        if isinstance(self.out, str):  # as Python users write it
-            object.__setattr__(self, "out", Path(self.out))
-        at_least = {"max_len": 3, "epochs": 0, "batch_size": 1, "patience": 1, "seed": 0,
+        super().__post_init__()
+        at_least = {"epochs": 0, "batch_size": 1, "patience": 1, "seed": 0,
                     "checkpoint_steps": 0, "devices": 0, "profile_steps": 0,
                     "mini_batch_size": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
-                raise UserError(f"{_flag(name)} is {getattr(self, name)}; it must be >= {least}.")
+                raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be >= {least}.")
         if self.mini_batch_size > self.batch_size:
             raise UserError(f"--mini-batch-size is {self.mini_batch_size}; allowed: up to the "
                             f"--batch-size, {self.batch_size}, or 0 for all of it at once.")
@@ -121,7 +133,8 @@ class ImportConfig:
             object.__setattr__(self, "out", Path(self.out))
 
 
-def _flag(field_name: str) -> str:
+def flag(field_name: str) -> str:
+    """Give the flag of a field."""
     return "--" + field_name.replace("_", "-")
 
 
@@ -136,7 +149,7 @@ def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup, setting
     """Give the parser one flag for each field of a settings dataclass that `option` declares."""
     hints = typing.get_type_hints(settings)
     for field in (f for f in dataclasses.fields(settings) if "help" in f.metadata):
-        name, text = _flag(field.name), field.metadata["help"].replace("%", "%%")
+        name, text = flag(field.name), field.metadata["help"].replace("%", "%%")
         if field.default not in (dataclasses.MISSING, None, ()):
             shown = ",".join(map(str, field.default)) if isinstance(
                 field.default, tuple) else field.default
@@ -163,7 +176,7 @@ def _value(kind: Any, field_name: str) -> dict[str, Any]:
 
 
 def _off(field: dataclasses.Field) -> str:
-    return field.metadata["off"] or _flag("no_" + field.name)
+    return field.metadata["off"] or flag("no_" + field.name)
 
 
 def _comma_list(kind: type) -> Any:
@@ -193,8 +206,8 @@ def to_flags(settings: Any) -> list[str]:
         if value == field.default:
             continue
         if isinstance(value, bool):
-            words.append(_flag(field.name) if value else _off(field))
+            words.append(flag(field.name) if value else _off(field))
         else:
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words.append(f"{_flag(field.name)}={shown}")
+            words.append(f"{flag(field.name)}={shown}")
     return words

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # texts are many and short.
 BUCKETS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 448, 512)
 
+Table = dict[str, Any]  # arrays or tensors, as `table_of` names them
+
 GOLDEN = (5 ** 0.5 - 1) / 2
 
 
@@ -25,6 +27,11 @@ class Batching:
     size: int
     seed: int
     buckets: Sequence[int] = ()  # empty: any; a batch is as long as its longest text
+
+
+def buckets(longest: int) -> tuple[int, ...]:
+    """Give the lengths of batches where there is a compilation for each."""
+    return (*(length for length in BUCKETS if length < longest), longest)
 
 
 def draw(lengths: "tf.Tensor", batching: Batching,
@@ -51,79 +58,126 @@ def draw(lengths: "tf.Tensor", batching: Batching,
     needed = tf.reduce_max(tf.gather(lengths, rows), 1)
     if not batching.buckets:
         return rows, needed
-    longest = tf.reduce_max(lengths)
     bounds = tf.constant(batching.buckets, tf.int32)
-    bounds = tf.concat([bounds[bounds < longest], [longest]], 0)
     return rows, tf.gather(bounds, tf.searchsorted(bounds, needed))
 
 
-def training_batches(encoded: Encoded, targets: Arrays, weights: np.ndarray, batching: Batching,
-                     start: int = 0) -> "tf.data.Dataset":
-    """Endless, shuffled, full batches of like length from a step on: (inputs, targets, weights).
+class Examples(Protocol):
+    """Encoded examples, wherever they are, as training reads them."""
 
-    Inputs are int32 (size, length); targets are named as the outputs that they are compared
-    with. Where words were asked for, targets come by word and are laid on first pieces:
-    (size, length), -1 on all other tokens. Of groups of texts the inputs are (size * texts of
-    each, length), a group's texts one after the other, and targets and weights stay (size, ...).
-    The same seed gives the same batches in any process.
+    @property
+    def count(self) -> int:
+        """What a training step counts: texts, or groups of them."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+
+    def steps(self, size: int) -> int:
+        """Count the batches of an epoch."""
+
+    def batches(self, batching: Batching, start: int = 0) -> "tf.data.Dataset":
+        """Endless, shuffled, full batches of like length from a step on.
+
+        Each is (inputs, targets, weights). Inputs are int32 (size, length); targets are named as
+        the outputs that they are compared with. Where words were asked for, targets come by word
+        and are laid on first pieces: (size, length), -1 on all other tokens. Of groups of texts
+        the inputs are (size * texts of each, length), a group's texts one after the other, and
+        targets and weights stay (size, ...). The same seed gives the same batches in any process.
+        """
+
+    def sample(self) -> Encoded:
+        """Give some of the texts, to see how long a step takes."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Examples, their targets by output name, and their weights (records,)."""
+
+    encoded: Encoded
+    targets: Arrays
+    weights: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """What a training step counts."""
+        return self.encoded.examples
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.encoded.lengths.max())
+
+    def steps(self, size: int) -> int:
+        """Count the batches of an epoch."""
+        return self.count // size
+
+    def batches(self, batching: Batching, start: int = 0) -> "tf.data.Dataset":
+        """Give batches as `Examples` says."""
+        import tensorflow as tf
+
+        table = table_of(self.encoded, self.targets, self.weights)
+        # The GPU belongs to the training step; ids stay in host memory until a batch is ready.
+        with tf.device("CPU"):
+            table = tf.nest.map_structure(tf.constant, table)
+        steps = self.steps(batching.size)
+        order = tf.data.Dataset.counter(start // steps).flat_map(
+            lambda epoch: drawn(table, batching, epoch)).skip(start % steps)
+        return order.map(Cut(self.encoded.pad_id, self.encoded.words is not None),
+                         num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+    def sample(self) -> Encoded:
+        """Give all texts."""
+        return self.encoded
+
+
+def table_of(encoded: Encoded, targets: Arrays, weights: np.ndarray) -> Table:
+    """Lay examples out without padding, targets by token where words were asked for.
+
+    `ids` and `types` (tokens,); `starts` and `lengths` (texts,) of the texts in them; `groups`
+    (examples, texts of each): which texts an example is; `weights` (examples,); `targets`
+    (examples, ...) or (tokens,).
     """
-    import tensorflow as tf
-
-    steps = encoded.examples // batching.size
     words = encoded.words
     if words is not None:
         targets = {name: words.at_tokens(values, len(encoded.ids), -1)
                    for name, values in targets.items()}
         weights = weights[words.owners]
-
-    # The GPU belongs to the training step; ids stay in host memory until a batch is ready.
-    with tf.device("CPU"):
-        texts = _Texts(encoded)
-        lengths = tf.constant(encoded.example_lengths)
-        goals = {name: tf.constant(values) for name, values in targets.items()}
-        shares = tf.constant(weights)
-
-    def batch(rows: "tf.Tensor", length: "tf.Tensor") -> tuple:
-        index, real = texts.places(rows, length)
-        found = {name: tf.gather(values, rows) if words is None else
-                 tf.where(real, tf.gather(values, index), -1) for name, values in goals.items()}
-        return texts.inputs(index, real), found, tf.gather(shares, rows)
-
-    def epoch(number: "tf.Tensor") -> "tf.data.Dataset":
-        return tf.data.Dataset.from_tensor_slices(draw(lengths, batching, number))
-
-    order = tf.data.Dataset.counter(start // steps).flat_map(epoch).skip(start % steps)
-    return order.map(batch, num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    groups = np.arange(len(encoded))[:, None] if encoded.groups is None else encoded.groups
+    return {"ids": encoded.ids, "types": encoded.types, "targets": targets, "weights": weights,
+            "starts": encoded.splits[:-1], "lengths": encoded.lengths.astype(np.int32),
+            "groups": groups.astype(np.int32)}
 
 
-class _Texts:
-    """Token ids of all texts as tensors, and rectangles cut from them."""
+def drawn(table: Table, batching: Batching, number: "tf.Tensor") -> "tf.data.Dataset":
+    """Give what `Cut` takes for each batch of a table; `number` tells one order from another."""
+    import tensorflow as tf
 
-    def __init__(self, encoded: Encoded):
+    lengths = tf.reduce_max(tf.gather(table["lengths"], table["groups"]), 1)
+    order = tf.data.Dataset.from_tensor_slices(draw(lengths, batching, number))
+    return order.map(lambda rows, length: (table, rows, length))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Cuts padded batches out of a table, inside tf.data."""
+
+    pad_id: int
+    by_token: bool  # whether a target belongs to a token
+
+    def __call__(self, table: Table, rows: "tf.Tensor", length: "tf.Tensor") -> tuple:
+        """Give the batch of these examples, each text `length` long: inputs, targets, weights."""
         import tensorflow as tf
 
-        self.ids, self.types = tf.constant(encoded.ids), tf.constant(encoded.types)
-        self.starts, self.lengths = tf.constant(encoded.splits[:-1]), tf.constant(encoded.lengths)
-        self.groups = None if encoded.groups is None else tf.constant(encoded.groups)
-        self.pad_id = encoded.pad_id
-
-    def places(self, rows: "tf.Tensor", length: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        """Give where each token of the rectangle stands, and which ones are real: (texts, length).
-
-        The texts are the rows, or the members of the groups that the rows are.
-        """
-        import tensorflow as tf
-
-        if self.groups is not None:
-            rows = tf.reshape(tf.gather(self.groups, rows), [-1])
-        columns = tf.range(length, dtype=tf.int64)[None]
-        real = columns < tf.gather(self.lengths, rows)[:, None]
-        return tf.where(real, tf.gather(self.starts, rows)[:, None] + columns, 0), real
-
-    def inputs(self, index: "tf.Tensor", real: "tf.Tensor") -> "dict[str, tf.Tensor]":
-        """Give the three standard inputs."""
-        import tensorflow as tf
-
-        return {"input_ids": tf.where(real, tf.gather(self.ids, index), self.pad_id),
-                "attention_mask": tf.cast(real, tf.int32),
-                "token_type_ids": tf.where(real, tf.gather(self.types, index), 0)}
+        texts = tf.reshape(tf.gather(table["groups"], rows), [-1])
+        lengths = table["lengths"]
+        starts = tf.gather(table["starts"], texts)
+        columns = tf.range(length)[None]
+        real = columns < tf.gather(lengths, texts)[:, None]
+        index = tf.where(real, starts[:, None] + tf.cast(columns, tf.int64), 0)
+        inputs = {"input_ids": tf.where(real, tf.gather(table["ids"], index), self.pad_id),
+                  "attention_mask": tf.cast(real, tf.int32),
+                  "token_type_ids": tf.where(real, tf.gather(table["types"], index), 0)}
+        targets = {name: tf.where(real, tf.gather(values, index), -1) if self.by_token
+                   else tf.gather(values, rows) for name, values in table["targets"].items()}
+        return inputs, targets, tf.gather(table["weights"], rows)

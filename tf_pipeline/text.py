@@ -64,11 +64,6 @@ class Encoded:
             return self.lengths
         return np.bincount(self.words.owners, self.lengths, len(self.words)).astype(np.int64)
 
-    @property
-    def example_lengths(self) -> np.ndarray:
-        """Tokens that an example of a step needs, those of a group's longest text: (examples,)."""
-        return (self.lengths if self.groups is None else self.text_lengths).astype(np.int32)
-
     def heads(self) -> "Encoded":
         """Give each record's first text or window, without words: what a graph of one text sees."""
         if self.groups is not None:
@@ -176,6 +171,10 @@ class TextEncoder:
     def piece(self, number: int) -> str:
         """Give the piece with this id."""
         return self._tokenizer.id_to_token(number) or ""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Write token ids as text again, as far as they tell it; without special pieces."""
+        return self._tokenizer.decode(list(ids))
 
     def number(self, piece: str) -> int:
         """Give the id of a piece; UserError where the vocabulary lacks it."""

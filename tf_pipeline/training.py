@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import accelerator, checkpoints, files, plots, resuming, run, splits, tracking
+from . import accelerator, files, plots, prepared, reading, resuming, run, tracking
 from .accelerator import Device
 from .config import TrainConfig
-from .data import BUCKETS, Batching, draw, training_batches
+from .data import Batching, buckets
 from .errors import DivergedError, UserError
+from .reading import Material
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Corrupting, Prepared, Pretrained, Record, Task, Trained, options_of
+from .task import Corrupting, Prepared, Pretrained, Record, Trained, options_of
 from .text import Arrays, TextEncoder
 from .tracking import Tracker
 
@@ -53,88 +54,35 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     options = options or options_of(config.task)()
     tracking.check(config.track)
     device = accelerator.choose(config)  # before the first array: how many there are is then fixed
-    parts, task = read_data(config, options)
-    checkpoint = read_checkpoint(config, task)
-    if config.max_len > checkpoint.config.max_position_embeddings:
-        raise UserError(f"--max-len is {config.max_len}; {config.backbone} has only "
-                        f"{checkpoint.config.max_position_embeddings} positions.")
+    config, material = (prepared.read(config, options) if prepared.is_folder(config.train)
+                        else (config, reading.read(config, options)))
     advice = (f"for batches of {config.batch_size} times up to {config.max_len} tokens. Lower "
               "--batch-size or --max-len, give a --mini-batch-size (the step stays that of "
               "--batch-size), or choose a smaller --backbone.")
     with accelerator.memory_errors(advice):
-        return _Training(config, task, parts, checkpoint, device).go(resume)
-
-
-def read_data(config: TrainConfig, options: Any) -> tuple[splits.Splits, Task]:
-    """Read and split the data and let the task learn its labels; every target is checked."""
-    from . import plugins, tasks
-
-    module = plugins.load(tasks, config.task)
-    parts = splits.assemble(config.train, config.validation, config.test)
-    for note in parts.notes:
-        log.warning("%s", note)
-    for name, rows in parts.records().items():
-        lacking = [field for field in module.Task.FIELDS if any(field not in r for r in rows)]
-        if lacking:
-            fields = {other: set(plugins.load(tasks, other).Task.FIELDS)
-                      for other in plugins.names(tasks)}
-            fields = {other: own for other, own in fields.items() if own <= set(rows[0])}
-            # Any text would do for mlm: what reads most of the fields is what is meant.
-            most = max(map(len, fields.values()), default=0)
-            fitting = [other for other, own in fields.items() if len(own) == most]
-            advice = (f"They fit --task {' and '.join(fitting)}." if fitting else
-                      f"Name the columns, e.g. ?{lacking[0]}=COLUMN.")
-            raise UserError(f"Task {config.task} needs the fields {', '.join(module.Task.FIELDS)}; "
-                            f"the {name} data {parts.specs[name]!r} has {', '.join(rows[0])}. "
-                            f"{advice}")
-    task = module.Task.learn(parts.train, options)
-    for name, rows in parts.records().items():
-        try:
-            task.targets(rows)
-        except UserError as error:
-            raise UserError(f"The {name} data {parts.specs[name]!r} has {error}") from None
-    return parts, task
-
-
-def read_checkpoint(config: TrainConfig, task: Task) -> checkpoints.Checkpoint:
-    """Read the checkpoint, with the casing that was asked for or that suits the task."""
-    checkpoint = checkpoints.load(config.backbone, config.cased)
-    folds = checkpoint.encoder.lower_case and checkpoint.encoder.is_wordpiece
-    if config.mark_case or (config.mark_case is None and task.MARKS_CASE and folds):
-        return checkpoint.mark_case()
-    return checkpoint
+        return _Training(config, material, device).go(resume)
 
 
 class _Training:
     """One training, from encoded data to the folder."""
 
-    def __init__(self, config: TrainConfig, task: Task, parts: splits.Splits,
-                 checkpoint: checkpoints.Checkpoint, device: Device):
+    def __init__(self, config: TrainConfig, material: Material, device: Device):
         import keras
 
         assert config.out is not None
-        self.config, self.task, self.parts, self.checkpoint = config, task, parts, checkpoint
+        self.config, self.material, self.device = config, material, device
+        self.task, self.parts, self.examples = material.task, material.parts, material.examples
+        self.checkpoint = material.checkpoint
+        self.encoder: TextEncoder = self.checkpoint.encoder
         self.out: Path = config.out
-        self.encoder: TextEncoder = checkpoint.encoder
-        self.encoder.max_len = config.max_len
-        if isinstance(task, Prepared):
-            self.parts = dataclasses.replace(
-                parts, train=task.examples(parts.train, self.encoder),
-                validation=task.questions(parts.validation, self.encoder),
-                test=task.questions(parts.test, self.encoder))
-        self.device = device
         self.started = time.time()
-        self.encoded = task.encode(self.parts.train, self.encoder)
-        if self.encoded.cut:
-            log.warning("%d of %d training texts are longer than --max-len %d and were cut.",
-                        self.encoded.cut, len(self.encoded), config.max_len)
-        if self.encoded.examples < config.batch_size:
-            raise UserError(f"{self.encoded.examples} training examples do not fill one batch of "
+        self.steps = self.examples.steps(config.batch_size)
+        if not self.steps:
+            raise UserError(f"{self.examples.count} training examples do not fill one batch of "
                             f"--batch-size {config.batch_size}. Lower it, or add data.")
-        self.steps = self.encoded.examples // config.batch_size
         self.compiled = keras.backend.backend() == "jax"  # anew for each length of a batch
         self._batching = Batching(config.batch_size, config.seed,
-                                  BUCKETS if self.compiled else ())
+                                  buckets(self.examples.longest) if self.compiled else ())
         keras.utils.set_random_seed(config.seed)
 
     def go(self, resume: bool) -> Run:
@@ -193,7 +141,9 @@ class _Training:
             found.pop(name)
         return {**{f"--{name.replace('_', '-')}": value for name, value in found.items()},
                 **{f"{split} data": f"sha256 {content[:12]}..."
-                   for split, content in self.parts.hashes.items()}}
+                   for split, content in self.parts.hashes.items()},
+                # The same texts come in another order.
+                **({"--train": "prepared"} if prepared.is_folder(self.config.train) else {})}
 
     def _fit(self, trainer: "keras.Model", saver: "Saver", resume: bool,
              tracker: Tracker) -> tuple[dict[str, float], str | None]:
@@ -203,8 +153,6 @@ class _Training:
         trainer.optimizer.build(trainer.trainable_variables)
         if resume:
             saver.restore(trainer)
-        targets = self.task.targets(self.parts.train)
-        shares = self.task.weights(targets)
         validation = saver.validation
         progress = Progress(validation.request, self.config.epochs, self.steps, saver.step)
         tracker.rewind(saver.step)
@@ -219,13 +167,13 @@ class _Training:
         try:
             while not saver.done:
                 epoch, step = divmod(saver.step, self.steps)
-                batches = self._batches(targets, shares, saver.step)
+                batches = self._batches(saver.step)
                 trainer.fit(self.device.feed(batches), initial_epoch=epoch,
                             epochs=epoch + 1, steps_per_epoch=self.steps - step, shuffle=False,
                             verbose=0, callbacks=callbacks)
                 saver.finish_epoch(trainer.stop_training or epoch + 1 == self.config.epochs)
         except DivergedError as error:
-            place = f"Its batch: training examples {self._examples_of(progress.bar.n)}."
+            place = f"Its batch: {self._examples_of(progress.bar.n)}"
             if validation.best is None:
                 raise DivergedError(f"{error} {place}") from None
             log.error("%s %s The weights of epoch %d are kept.", error, place,
@@ -239,13 +187,13 @@ class _Training:
         return progress.speed(self.config.batch_size), stopped
 
     def _examples_of(self, step: int) -> str:
-        """Name some of a step's examples by their place among the encoded ones."""
-        rows, _ = draw(self.encoded.example_lengths, self._batching, step // self.steps)
-        numbers = np.sort(rows[step % self.steps]).tolist()
-        return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+        """Quote some of a step's texts."""
+        (inputs, _, _), = self.examples.batches(self._batching, step).take(1).as_numpy_iterator()
+        texts = [self.encoder.decode(row) for row in inputs["input_ids"][:3].tolist()]
+        return ", ".join(f"{text[:60]!r}" for text in texts) + ", ..."
 
-    def _batches(self, targets: Arrays, shares: np.ndarray, start: int) -> "tf.data.Dataset":
-        batches = training_batches(self.encoded, targets, shares, self._batching, start)
+    def _batches(self, start: int) -> "tf.data.Dataset":
+        batches = self.examples.batches(self._batching, start)
         if isinstance(self.task, Corrupting):
             return self.task.mask(batches, self.encoder, self.config.seed, start)
         return batches
@@ -293,19 +241,20 @@ class _Training:
 
     def _announce(self, model: "keras.Model") -> None:
         """Say device, precision and the minutes to come, from the time of a forward pass."""
-        rows = np.argsort(self.encoded.lengths)[len(self.encoded) // 2:][:self.config.batch_size]
-        sample = self.encoded.take(rows)
+        encoded = self.examples.sample()
+        rows = np.argsort(encoded.lengths)[len(encoded) // 2:][:self.config.batch_size]
+        sample = encoded.take(rows)
         runner = keras_runtime.wrap(model.get_layer("backbone"))  # heads take little
         run_all(runner, sample, len(rows))  # compiles
         begin = time.perf_counter()
         run_all(runner, sample, len(rows))
-        forward_s = time.perf_counter() - begin
+        forward_s = (time.perf_counter() - begin) * self.config.batch_size / len(rows)
         # Backward is two forwards, AdamW and dropout about one more (docs/decisions.md).
-        texts = 1 if self.encoded.groups is None else self.encoded.groups.shape[1]
+        texts = 1 if encoded.groups is None else encoded.groups.shape[1]
         minutes = 4 * forward_s * texts * self.steps * self.config.epochs / 60
         duration = "under a minute" if minutes < 1 else f"about {minutes:.1f} minutes"
         log.info("Training on %s, %s, %s: %d examples, %d epochs of %d steps.",
-                 self.device.name, self.device.precision, duration, self.encoded.examples,
+                 self.device.name, self.device.precision, duration, self.examples.count,
                  self.config.epochs, self.steps)
 
     def score(self, model: "keras.Model", records: list[Record]) -> dict[str, Any]:
@@ -336,9 +285,9 @@ class _Training:
         config = {k: str(v) if isinstance(v, Path) else v
                   for k, v in dataclasses.asdict(self.config).items()}
         # Texts and hashes only: a run is given to others, the path of a data file is not theirs.
-        data = {name: {"spec": self.parts.specs[name], "rows": len(rows),
+        data = {name: {"spec": self.parts.specs[name], "rows": rows,
                        "sha256": self.parts.hashes[name]}
-                for name, rows in self.parts.records().items()}
+                for name, rows in self.material.rows.items()}
         return run.write(self.out, {
             "backbone.json": self.checkpoint.config.to_json(),
             "tokenizer.json": self.encoder.to_json(),

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tf_pipeline import checkpoints
-from tf_pipeline.data import BUCKETS, Batching, draw, training_batches
+from tf_pipeline.data import Batching, InMemory, buckets, draw
 from tf_pipeline.runner import run_all
 from tf_pipeline.text import Arrays, Encoded
 
@@ -19,10 +19,10 @@ def encoded() -> Encoded:
 
 
 def take(encoded: Encoded, count: int, seed: int = 0, start: int = 0,
-         buckets: tuple[int, ...] = ()) -> list[tuple]:
+         lengths: tuple[int, ...] = ()) -> list[tuple]:
     targets = {"logits": np.arange(len(encoded), dtype=np.int32)}
     weights = np.linspace(1, 2, len(encoded), dtype=np.float32)
-    data = training_batches(encoded, targets, weights, Batching(10, seed, buckets), start)
+    data = InMemory(encoded, targets, weights).batches(Batching(10, seed, lengths), start)
     return list(itertools.islice(data.as_numpy_iterator(), count))
 
 
@@ -36,13 +36,14 @@ def test_each_row_keeps_its_target_and_weight(encoded: Encoded) -> None:
             assert weights[place] == np.linspace(1, 2, len(encoded), dtype=np.float32)[row]
 
 
-@pytest.mark.parametrize(("buckets", "least"), [(BUCKETS, 0.75), ((), 0.88)])
-def test_padding_is_small(encoded: Encoded, buckets: tuple[int, ...], least: float) -> None:
+@pytest.mark.parametrize(("few_lengths", "least"), [(True, 0.75), (False, 0.88)])
+def test_padding_is_small(encoded: Encoded, few_lengths: bool, least: float) -> None:
     used = positions = 0
-    for inputs, *_ in take(encoded, 40, buckets=buckets):
+    lengths = buckets(int(encoded.lengths.max())) if few_lengths else ()
+    for inputs, *_ in take(encoded, 40, lengths=lengths):
         length = inputs["input_ids"].shape[1]
         longest = inputs["attention_mask"].sum(1).max()
-        assert length in (*(buckets or [longest]), encoded.lengths.max())
+        assert length in (lengths or [longest])
         used += int(inputs["attention_mask"].sum())
         positions += inputs["input_ids"].size
     assert used / positions > least

@@ -13,7 +13,7 @@ from export import parity
 from serving import create_app
 from tests.conftest import command, routes, write_csv
 from tf_pipeline import Predictor, Run, TrainConfig, UserError, checkpoints, fit
-from tf_pipeline.data import Batching, training_batches
+from tf_pipeline.data import Batching, InMemory
 from tf_pipeline.runner import run_all
 from tf_pipeline.tasks import embed
 from tf_pipeline.text import Arrays
@@ -141,7 +141,7 @@ def test_training_batches_hold_whole_records() -> None:
                for i in range(50)]
     task = task_of(records)
     encoded, targets = task.encode(records, encoder), task.targets(records)
-    batches = training_batches(encoded, targets, task.weights(targets), Batching(10, 0))
+    batches = InMemory(encoded, targets, task.weights(targets)).batches(Batching(10, 0))
     for inputs, goals, weights in batches.take(12).as_numpy_iterator():
         assert inputs["input_ids"].shape[0] == 20
         assert weights.shape == (10,)

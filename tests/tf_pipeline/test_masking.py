@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import opinions
 from tf_pipeline import checkpoints
-from tf_pipeline.data import Batching, training_batches
+from tf_pipeline.data import Batching, InMemory
 from tf_pipeline.errors import UserError
 from tf_pipeline.masking import cloze, windows
 from tf_pipeline.tasks.mlm import Options, Task
@@ -29,8 +29,8 @@ def batches(encoder: TextEncoder, count: int, seed: int = 0, **options: object) 
     task = Task((), Options(**options))
     records = task.examples([{"text": text} for text in TEXTS], encoder)
     targets = task.targets(records)
-    found = training_batches(task.encode(records, encoder), targets, task.weights(targets),
-                             Batching(16, seed))
+    found = InMemory(task.encode(records, encoder), targets,
+                     task.weights(targets)).batches(Batching(16, seed))
     return [(inputs, goals["logits"]) for inputs, goals, _ in islice(
         task.mask(found, encoder, seed).as_numpy_iterator(), count)]
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests.conftest import opinions, routes, write_csv
 from tf_pipeline import TrainConfig, UserError, checkpoints, contrastive, fit
 from tf_pipeline.backbone import BertConfig, build
-from tf_pipeline.data import Batching, training_batches
+from tf_pipeline.data import Batching, InMemory
 from tf_pipeline.mini_batches import AccumulatedGradients, CachedGradients
 from tf_pipeline.task import Corrupting, Record, Trained, options_of
 from tf_pipeline.tasks import classify, embed, mlm, tag
@@ -40,7 +40,7 @@ def prepared(dropout: float, records: int = 0, module: Any = embed) -> tuple[ker
         kind = CachedGradients if task.COMPARES else AccumulatedGradients
         trainer = kind(trainer.input, trainer.output, records)
     trainer.compile(keras.optimizers.SGD(1.0), **task.compile_args())
-    batches = training_batches(encoded, targets, task.weights(targets), Batching(10, 0))
+    batches = InMemory(encoded, targets, task.weights(targets)).batches(Batching(10, 0))
     if isinstance(task, Corrupting):
         batches = task.mask(batches, encoder, 0)
     return trainer, next(iter(batches))

@@ -14,7 +14,7 @@ from serving.server import create_app
 from tests.conftest import command, opinions, rhymes, write_csv, write_lines
 from tf_pipeline import checkpoints, heads
 from tf_pipeline.config import TrainConfig
-from tf_pipeline.data import Batching, training_batches
+from tf_pipeline.data import Batching, InMemory
 from tf_pipeline.decoding import log_softmax
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
@@ -53,7 +53,7 @@ def test_the_trainers_loss_is_that_of_all_logits(run: Path) -> None:
     records = [{"text": line} for line in rhymes(64, seed=3)]
     encoded = task.encode(records, found.encoder)
     targets = task.targets(records)
-    plain = training_batches(encoded, targets, task.weights(targets), Batching(16, 0))
+    plain = InMemory(encoded, targets, task.weights(targets)).batches(Batching(16, 0))
     inputs, goals, _ = next(task.mask(plain, found.encoder, 0).as_numpy_iterator())
     trainer = task.trainer(found.model)
     trainer.compile(**task.compile_args())

@@ -13,8 +13,8 @@ from tests.conftest import command, travels, write_conll
 from tf_pipeline.config import TrainConfig
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
+from tf_pipeline.reading import read_data
 from tf_pipeline.tasks.tag import Options, Task
-from tf_pipeline.training import read_data
 
 TEXT = "Today Quentin Quist went to Xanten!"
 
