@@ -58,10 +58,14 @@ class Table:
         return [r for r in self.runs if (r["row"], r["side"]) == (row, side)]
 
 
-def measure(row: Row, repeat: str, places: dict[str, str], keep: bool) -> dict[str, Any]:
-    """Train and score once; the run folder is deleted afterwards, or kept to export it."""
-    run = Path(places["work"]) / "runs" / f"{row.name}-{repeat}"
-    shutil.rmtree(run, ignore_errors=True)
+def measure(row: Row, repeat: str, places: dict[str, str], commit: str,
+            keep: bool) -> dict[str, Any]:
+    """Train and score once; the run folder is deleted afterwards, or kept to export it.
+
+    A training that was cut off goes on, if code and flags are the same.
+    """
+    mark = hashlib.sha256(f"{commit} {shown(row, 'ours', repeat)}".encode()).hexdigest()[:8]
+    run = Path(places["work"]) / "runs" / f"{row.name}-{repeat}-{mark}"
     if row.start:
         before = [w.format(**places, repeat=repeat) for w in row.start.split()]
         start = run.with_name(f"start-{hashlib.sha256(row.start.encode()).hexdigest()[:8]}")
@@ -70,7 +74,7 @@ def measure(row: Row, repeat: str, places: dict[str, str], keep: bool) -> dict[s
         places = {**places, "start": str(start)}
     words = [w.format(**places, repeat=repeat) for w in row.train.split()]
     seed = ["--seed", repeat] if row.seeded else []
-    shared.call([*shared.KIT, "train", *words, *seed, "--out", str(run)])
+    shared.call([*shared.KIT, "train", *words, *seed, "--out", str(run), "--resume"])
     scores = json.loads((run / "metrics.json").read_text())
     info = json.loads((run / "run.json").read_text())
     found = {name: scores["test"][name] for name in row.metrics}
@@ -196,7 +200,7 @@ def _jobs(flags: argparse.Namespace, table: Table) -> Iterator[Callable[[], None
             def job(row: Row = row, repeat: str = repeat, command: str = command) -> None:
                 measured = (measure_peer(row, repeat, places, flags.peer) if flags.peer
                             else baseline.measure(row, places) if flags.baseline
-                            else measure(row, repeat, places, flags.keep))
+                            else measure(row, repeat, places, commit, flags.keep))
                 table.add({"row": row.name, "repeat": repeat, "side": side, "command": command,
                            "commit": commit, "date": shared.today(),
                            **measured})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import command
-from .config import ImportConfig, TrainConfig, add_flags, from_flags
+from .config import ImportConfig, PrepareConfig, TrainConfig, add_flags, from_flags
 from .errors import DOCTOR_EXIT, USER_ERROR_EXIT, UserError
 from .quiet import import_tensorflow
 
@@ -62,8 +62,6 @@ def _add_train(verbs: Any, argv: list[str]) -> None:
 
 
 def _add_prepare(verbs: Any, argv: list[str]) -> None:
-    from .prepared import PrepareConfig
-
     verb = verbs.add_parser(
         "prepare", help="tokenize data once, for trainings that do not hold them in memory",
         description="Write token ids as TFRecord files, in a folder that `train --train "
@@ -169,12 +167,13 @@ def _train(flags: argparse.Namespace) -> int:
 
 
 def _prepare(flags: argparse.Namespace) -> None:
-    from .prepared import PrepareConfig, prepare
     from .task import options_of
 
     config = from_flags(PrepareConfig, flags)
     options: Any = from_flags(options_of(config.task), flags)
     import_tensorflow()
+    from .prepared import prepare
+
     index = prepare(config, options)
     layout = index["layout"]
     command.show({"out": str(config.out), **layout}, f"{layout['examples']:,} examples, "

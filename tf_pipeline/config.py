@@ -16,6 +16,8 @@ DeviceKind = Literal["auto", "cpu", "gpu", "tpu"]
 Pooling = Literal["pooler", "mean"]
 Settings = TypeVar("Settings")
 
+PREPARED = "prepared:"  # before a folder that `prepare` wrote
+
 BACKBONES = {
     "minilm": "all-MiniLM-L6-v2: 6 layers, hidden 384, 22.7 M weights, English, uncased; "
               "from the Python package index (83 MB, once)",
@@ -67,6 +69,11 @@ class DataConfig:
         if self.max_len < 3:
             raise UserError(f"--max-len is {self.max_len}; it must be >= 3.")
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the training data is what `prepare` wrote."""
+        return self.train.startswith(PREPARED)
+
 
 @dataclass(frozen=True)
 class TrainConfig(DataConfig):
@@ -115,6 +122,19 @@ class TrainConfig(DataConfig):
         if self.clip_norm <= 0 or self.weight_decay < 0:
             raise UserError(f"--clip-norm is {self.clip_norm} and --weight-decay is "
                             f"{self.weight_decay}; allowed: above 0, and 0 or more.")
+
+
+@dataclass(frozen=True)
+class PrepareConfig(DataConfig):
+    """Settings of one `prepare`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out is None:
+            raise UserError("--out is missing. Name the folder to write, e.g. --out "
+                            "prepared/reviews.")
+        if self.is_prepared:
+            raise UserError(f"--train is {self.train}, which is prepared. Give texts.")
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import files, reading, run, shards, task
-from .config import DataConfig, TrainConfig, flag
+from .config import PREPARED, DataConfig, PrepareConfig, TrainConfig, flag
 from .data import table_of
 from .errors import UserError
 from .reading import Material
@@ -25,25 +24,11 @@ from .splits import Splits
 from .task import Task
 from .text import TextEncoder
 
-SCHEME = "prepared:"
 INDEX = "prepared.json"
 SCHEMA = 1
 _CHUNK = 64 * shards.BLOCK  # records that are tokenized at a time
 _HELD: tuple[Split, ...] = ("validation", "test")
 _FIXED = ("max_len", "cased", "mark_case")  # settings that the token ids follow from
-
-
-@dataclass(frozen=True)
-class PrepareConfig(DataConfig):
-    """Settings of one `prepare`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.out is None:
-            raise UserError("--out is missing. Name the folder to write, e.g. --out "
-                            "prepared/reviews.")
-        if is_folder(self.train):
-            raise UserError(f"--train is {self.train}, which is prepared. Give texts.")
 
 
 def prepare(config: PrepareConfig, options: Any = None) -> dict[str, Any]:
@@ -72,18 +57,13 @@ def prepare(config: PrepareConfig, options: Any = None) -> dict[str, Any]:
     return index
 
 
-def is_folder(spec: str) -> bool:
-    """Tell whether a data spec names what `prepare` wrote."""
-    return spec.startswith(SCHEME)
-
-
 def read(config: TrainConfig, options: Any) -> tuple[TrainConfig, Material]:
     """Open a prepared folder; its settings are those of the training.
 
     UserError where others were asked for, where the checkpoint has another tokenizer, and where a
     file is not as it was written.
     """
-    folder = Path(config.train.removeprefix(SCHEME))
+    folder = Path(config.train.removeprefix(PREPARED))
     index = _open(folder)
     config = _settled(config, index)
     _refuse_other_options(options, index)
@@ -149,8 +129,8 @@ def _open(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
         reason = "there is no prepared.json" if folder.is_dir() else "no such folder"
-        raise UserError(f"--train {SCHEME}{folder} is not what `prepare` wrote: {reason}. Make it "
-                        "with `python -m tf_pipeline prepare`.")
+        raise UserError(f"--train {PREPARED}{folder} is not what `prepare` wrote: {reason}. Make "
+                        "it with `python -m tf_pipeline prepare`.")
     try:
         index: dict[str, Any] = json.loads(path.read_text("utf-8"))
         schema = index["schema"]

@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from . import datasets, plugins
+from .config import PREPARED
 from .errors import UserError
 
 Record = dict[str, object]
@@ -58,6 +59,9 @@ def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
     scheme = match[1] if match else _scheme_of_path(rest)
     location = rest[match.end():] if match else rest
     readers = schemes()
+    if spec.startswith(PREPARED):
+        raise UserError(f"{spec!r} holds token ids, which `train --train` alone reads. Give the "
+                        "texts here.")
     if scheme not in readers:
         raise UserError(f"Unknown scheme {scheme!r} in {spec!r}. Choose one of: "
                         f"{', '.join(sorted(readers))}; e.g. csv:{location or 'reviews.csv'}.")

@@ -54,7 +54,7 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     options = options or options_of(config.task)()
     tracking.check(config.track)
     device = accelerator.choose(config)  # before the first array: how many there are is then fixed
-    config, material = (prepared.read(config, options) if prepared.is_folder(config.train)
+    config, material = (prepared.read(config, options) if config.is_prepared
                         else (config, reading.read(config, options)))
     advice = (f"for batches of {config.batch_size} times up to {config.max_len} tokens. Lower "
               "--batch-size or --max-len, give a --mini-batch-size (the step stays that of "
@@ -143,7 +143,7 @@ class _Training:
                 **{f"{split} data": f"sha256 {content[:12]}..."
                    for split, content in self.parts.hashes.items()},
                 # The same texts come in another order.
-                **({"--train": "prepared"} if prepared.is_folder(self.config.train) else {})}
+                **({"--train": "prepared"} if self.config.is_prepared else {})}
 
     def _fit(self, trainer: "keras.Model", saver: "Saver", resume: bool,
              tracker: Tracker) -> tuple[dict[str, float], str | None]:

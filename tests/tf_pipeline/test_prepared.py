@@ -14,11 +14,11 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import command, write_conll, write_csv
-from tf_pipeline import callbacks, prepared, reading, shards
-from tf_pipeline.config import TrainConfig
+from tf_pipeline import callbacks, cli, prepared, reading, shards
+from tf_pipeline.config import PrepareConfig, TrainConfig
 from tf_pipeline.data import Batching, InMemory, buckets
 from tf_pipeline.errors import UserError
-from tf_pipeline.prepared import PrepareConfig, prepare
+from tf_pipeline.prepared import prepare
 from tf_pipeline.task import options_of
 from tf_pipeline.text import INPUTS
 from tf_pipeline.training import fit
@@ -167,6 +167,13 @@ def test_what_does_not_fit_the_folder_is_named(changes: dict[str, Any], message:
                                                folder: Path) -> None:
     with pytest.raises(UserError, match=message):
         opened(folder, **changes)
+
+
+def test_texts_are_wanted_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--task", "classify", "--train", "prepared:x", "--data-report"]) == 2
+    assert "holds token ids, which `train --train` alone reads" in capsys.readouterr().err
+    assert cli.main(["prepare", "--task", "classify", "--train", "csv:x.csv"]) == 2
+    assert "--out is missing. Name the folder to write" in capsys.readouterr().err
 
 
 def test_other_options_are_refused(folder: Path) -> None:
