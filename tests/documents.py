@@ -35,6 +35,7 @@ from tests.conftest import (
 # What the reader has and a test has not: a checkpoint of 83 MB, and minutes. `tiny` learns from
 # scratch, so it needs higher rates.
 STAND_INS = {
+    "--backbone minilm --max-len 64 --out prepared": "--backbone tiny --max-len 64 --out prepared",
     "--backbone minilm": "--backbone tiny --epochs 4 --batch-size 16 --learning-rate 5e-3",
     'backbone="minilm"': 'backbone="tiny", batch_size=16, learning_rate=5e-3',
 }
