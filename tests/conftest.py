@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -201,3 +202,11 @@ def toy_artifact(toys: Path, toy_run: Callable[[str], Path]) -> Callable[[str], 
 @pytest.fixture(scope="session")
 def artifact(toy_artifact: Callable[[str], Path]) -> Path:
     return toy_artifact("classify")
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    """Wait until a training has written a checkpoint of this step or a later one."""
+    end = time.monotonic() + 120
+    while not any(int(p.stem.partition("-")[2]) >= step for p in folder.glob("step-*.safetensors")):
+        assert time.monotonic() < end, f"no checkpoint of step {step} came"
+        time.sleep(0.02)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import processes
 from .config import TrainConfig
 from .errors import UserError, wrong_backend
 from .gpus import idle_gpu
@@ -29,18 +30,27 @@ class Device:
     count: int = 1
     # Of several devices: a tf.distribute.Strategy, or a keras.distribution.DataParallel.
     spread: Any = None
+    process: int = 0  # which of `processes` this is
+    processes: int = 1
 
     def scope(self) -> AbstractContextManager[Any]:
         """Build, compile and fit the model inside: its weights are then on every device."""
         return self.spread.scope() if self.spread else nullcontext()
 
+    def stage(self, config: TrainConfig) -> AbstractContextManager[TrainConfig]:
+        """Say where this process writes."""
+        return processes.stage(config) if self.processes > 1 else nullcontext(config)
+
     def feed(self, batches: "tf.data.Dataset") -> Any:
         """Deal each batch's rows out to the devices, the first to the first."""
         import keras
-
-        if self.count == 1 or keras.backend.backend() == "jax":
-            return batches  # JAX takes whole batches and cuts them itself
         import tensorflow as tf
+
+        if keras.backend.backend() == "jax":
+            return batches if self.processes == 1 else batches.map(
+                lambda *parts: tf.nest.map_structure(self._own, parts))
+        if self.count == 1:
+            return batches
 
         def cut(values: "tf.Tensor") -> "tf.Tensor":
             rest = tf.shape(values)[1:]
@@ -49,6 +59,13 @@ class Device:
         # Not tf.distribute's own way, which wants as many targets as texts: groups have fewer.
         parts = batches.map(lambda *parts: tf.nest.map_structure(cut, parts)).unbatch()
         return self.spread.distribute_datasets_from_function(lambda _: parts.prefetch(self.count))
+
+    def _own(self, values: "tf.Tensor") -> "tf.Tensor":
+        """Cut this process's rows, which JAX then deals out to its devices."""
+        import tensorflow as tf
+
+        rows = tf.shape(values)[0] // self.processes
+        return values[self.process * rows:(self.process + 1) * rows]
 
 
 def choose(config: TrainConfig) -> Device:
@@ -63,7 +80,12 @@ def choose(config: TrainConfig) -> Device:
                         f"TensorFlow backend only; this is {backend}. Leave it out, or set "
                         "KERAS_BACKEND=tensorflow.")
     name, available, best = _jax(config) if backend == "jax" else _tensorflow(config)
-    count = config.devices or (1 if name.startswith("CPU") else available)
+    process, several = _process(backend)
+    if several > 1 and config.devices:
+        raise UserError(f"--devices is {config.devices}, and of {several} processes all devices "
+                        "train. Leave it out.")
+    alone = name.startswith("CPU") and several == 1
+    count = config.devices or (1 if alone else available)
     if count > available:
         raise UserError(f"--devices is {count}, and this machine has {available}: {name}. Give "
                         f"{available} or less.")
@@ -71,9 +93,19 @@ def choose(config: TrainConfig) -> Device:
         raise UserError(f"--batch-size is {config.batch_size}, which {count} devices cannot share "
                         f"evenly. Give a multiple of {count}, or fewer --devices.")
     shown = f"{count} x {name}" if count > 1 else name
+    shown += f" in {several} processes" if several > 1 else ""
     return Device(f"{shown} ({backend})",
                   best if config.precision == "auto" else config.precision, count,
-                  _spread(backend, count) if count > 1 else None)
+                  _spread(backend, count) if count > 1 else None, process, several)
+
+
+def _process(backend: str) -> tuple[int, int]:
+    """Give this process's number, and how many there are."""
+    if backend != "jax":
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
 
 
 def _spread(backend: str, count: int) -> Any:
@@ -81,7 +113,9 @@ def _spread(backend: str, count: int) -> Any:
 
     if backend == "jax":
         # Weights on every device, batches cut along their first axis.
-        return keras.distribution.DataParallel(devices=keras.distribution.list_devices()[:count])
+        # Several processes feed their own rows (`Device.feed`).
+        return keras.distribution.DataParallel(
+            devices=keras.distribution.list_devices()[:count], auto_shard_dataset=False)
     import tensorflow as tf
 
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
@@ -110,6 +144,7 @@ def memory_errors(advice: str) -> Iterator[None]:
 def _tensorflow(config: TrainConfig) -> Found:
     import tensorflow as tf
 
+    processes.refuse_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     if config.device == "tpu":
         raise UserError("--device is tpu, which Keras 3 trains on with its JAX backend only: "
@@ -152,6 +187,7 @@ def _jax(config: TrainConfig) -> Found:
                 jax.config.update("jax_num_cpu_devices", config.devices)
         except RuntimeError:
             _refuse_late(config, jax.device_count("cpu"), 0)
+    processes.join()
     device = jax.devices()[0]
     if device.platform == "cpu":
         return _cpu(config, "jax", jax.device_count())

@@ -25,10 +25,28 @@ class StopRequest:
 
     received: signal.Signals | None = None
 
+    def look(self, step: int) -> None:
+        """Ask others after a step; there are none."""
+
+
+class AgreedStop(StopRequest):
+    """SIGTERM at one of several processes ends all of them after the same step."""
+
+    def look(self, step: int) -> None:
+        """Ask JAX, which notices the signal itself and settles the step."""
+        from jax.experimental import multihost_utils
+
+        if multihost_utils.reached_preemption_sync_point(step):
+            log.warning("SIGTERM: stopping after step %d, as all processes do.", step)
+            self.received = signal.SIGTERM
+
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(processes: int) -> Iterator[StopRequest]:
     """Turn the first SIGINT or SIGTERM into a request, inside the block only."""
+    if processes > 1:
+        yield AgreedStop()
+        return
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # Python handles signals in the main thread alone
@@ -182,6 +200,7 @@ class Saver(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Write where it is time to."""
         self.step += 1
+        self.validation.request.look(self.step)
         if _last(self, batch):
             return  # what validation makes of it belongs into its checkpoint
         asked = self.every and self.step % self.every == 0

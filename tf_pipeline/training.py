@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import accelerator, files, plots, prepared, reading, resuming, run, tracking
+from . import accelerator, files, plots, prepared, processes, reading, resuming, run, tracking
 from .accelerator import Device
 from .config import TrainConfig
 from .data import Batching, buckets
@@ -46,11 +46,12 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     """
     if config.out is None:
         raise UserError("--out is missing. Name the run folder to write, e.g. --out runs/reviews.")
-    if resume and (config.out / "run.json").exists():
-        log.info("%s is finished.", config.out)
-        return Run.load(config.out)
-    if not (resume and resuming.can_resume(config.out)):
-        run.refuse_existing(config.out)
+    out = config.out
+    if resume and (out / "run.json").exists():
+        log.info("%s is finished.", out)
+        return Run.load(out)
+    if not (resume and resuming.can_resume(out)):
+        run.refuse_existing(out)
     options = options or options_of(config.task)()
     tracking.check(config.track)
     device = accelerator.choose(config)  # before the first array: how many there are is then fixed
@@ -59,8 +60,9 @@ def fit(config: TrainConfig, options: Any = None, resume: bool = False) -> Run:
     advice = (f"for batches of {config.batch_size} times up to {config.max_len} tokens. Lower "
               "--batch-size or --max-len, give a --mini-batch-size (the step stays that of "
               "--batch-size), or choose a smaller --backbone.")
-    with accelerator.memory_errors(advice):
-        return _Training(config, material, device).go(resume)
+    with accelerator.memory_errors(advice), device.stage(config) as staged:
+        trained = _Training(staged, material, device).go(resume)
+    return trained if device.process == 0 else Run.load(out)
 
 
 class _Training:
@@ -89,6 +91,9 @@ class _Training:
         """Train, choose the best weights, evaluate, write."""
         from .callbacks import Saver, Validation, stop_on_signals
 
+        if self.device.processes > 1:  # before the first weight, which they share
+            found_here = sorted(path.name for path in (self.out / "checkpoints").glob("*"))
+            processes.agree({**self._settings(), "checkpoints": found_here})
         with _precision(self.device.precision), self.device.scope():
             backbone = self.checkpoint.build()
             model = self.task.build(backbone)
@@ -100,7 +105,8 @@ class _Training:
                 self.task.restore(model, self.checkpoint.weights or {})
             trainer = self._compile(model)
         self._announce(model)
-        with files.disk_errors(self.out), stop_on_signals() as request, self.device.scope():
+        with files.disk_errors(self.out), \
+                stop_on_signals(self.device.processes) as request, self.device.scope():
             resuming.begin(self.out, self._settings(), resume)
             folder = self.out / "checkpoints"
             validation = Validation(lambda: self.score(model, self.parts.validation),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from tests.conftest import ROOT, command, opinions, write_csv, write_lines
+from tests.conftest import ROOT, command, opinions, wait_for_step, write_csv, write_lines
 from tf_pipeline import callbacks, run
 from tf_pipeline.config import TrainConfig
 from tf_pipeline.errors import Preempted, UserError
@@ -248,13 +248,6 @@ def _train(csv: Path, out: Path, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _wait_for_step(folder: Path, step: int) -> None:
-    end = time.monotonic() + 120
-    while not any(int(p.stem.partition("-")[2]) >= step for p in folder.glob("step-*.safetensors")):
-        assert time.monotonic() < end, f"no checkpoint of step {step} came"
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 def test_twenty_kills_leave_readable_checkpoints_and_the_same_weights(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "a.csv", opinions(300))
@@ -264,7 +257,7 @@ def test_twenty_kills_leave_readable_checkpoints_and_the_same_weights(tmp_path: 
     folder, choose = tmp_path / "cut" / "checkpoints", random.Random(0)
     for kill in range(20):
         process = _train(data, tmp_path / "cut", "--resume")
-        _wait_for_step(folder, 18 * kill + 5)
+        wait_for_step(folder, 18 * kill + 5)
         time.sleep(choose.uniform(0, 0.5))
         process.kill()
         process.communicate()
@@ -284,7 +277,7 @@ def test_processes_that_are_killed_go_on(tmp_path: Path) -> None:
     assert whole.returncode == 0, stderr
     for number, step in ((signal.SIGKILL, 20), (signal.SIGTERM, 60), (signal.SIGKILL, 110)):
         process = _train(data, tmp_path / "cut", "--resume")
-        _wait_for_step(tmp_path / "cut" / "checkpoints", step)
+        wait_for_step(tmp_path / "cut" / "checkpoints", step)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=120)
         if number is signal.SIGTERM:
