@@ -9,13 +9,14 @@ PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check
 TEST_JOBS ?= 2
 RUN_TIME_FILES = requirements.txt serving/requirements.txt
 
-.PHONY: help demo test test-slow lint clean venv
+.PHONY: help demo test test-slow test-tpu lint clean venv
 .NOTPARALLEL:
 
 help:
 	@echo "make demo    train on real tweets, export, verify, serve and ask; about 10 minutes"
 	@echo "make test    run all tests; ARGS=\"-k text\" is passed on to pytest"
 	@echo "make test-slow  run those that take minutes each"
+	@echo "make test-tpu   compile training steps for TPUs, without one; 0.7 GB more on disk"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   delete $(VENV) and the caches; runs/ and artifacts/ stay"
 	@echo
@@ -26,10 +27,14 @@ demo: $(VENV)/installed
 	@sh demo.sh $(VENV_PYTHON)
 
 test: $(VENV)/installed-dev
-	$(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile -m "not slow" $(ARGS)
+	$(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile -m "not slow and not tpu" $(ARGS)
 
 test-slow: $(VENV)/installed-dev
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
+
+test-tpu: $(VENV)/installed-dev
+	$(PIP_INSTALL) -r requirements-tpu.txt
+	$(VENV_PYTHON) -m pytest -m tpu $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(VENV_PYTHON) -m ruff check .

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import processes
@@ -20,18 +21,30 @@ log = logging.getLogger(__name__)
 
 Found = tuple[str, int, str]  # name of one device, how many of them, the number format they like
 
+WIDE = 256  # states of a model for which bfloat16 pays on a CPU (docs/decisions.md)
+
 
 @dataclass(frozen=True)
 class Device:
-    """What training runs on, in words, and the number format that suits it."""
+    """What training runs on, in words, and the number format in which it is quick."""
 
     name: str
-    precision: str  # a Keras dtype policy
+    quick: str  # a Keras dtype policy
     count: int = 1
-    # Of several devices: a tf.distribute.Strategy, or a keras.distribution.DataParallel.
+    # Of several devices: a tf.distribute.Strategy, or a keras.distribution.Distribution.
     spread: Any = None
     process: int = 0  # which of `processes` this is
     processes: int = 1
+
+    def precision(self, asked: str, width: int) -> tuple[str, str]:
+        """Settle the dtype policy for a model with states so wide, and say why it is that."""
+        if asked != "auto":
+            return asked, "as asked"
+        if self.quick == "float32":
+            return "float32", "this device is not quicker in fewer bits"
+        if self.name.startswith("CPU") and width < WIDE:
+            return "float32", f"casts cost more than bfloat16 saves below a width of {WIDE}"
+        return self.quick, "this device multiplies it faster than float32"
 
     def scope(self) -> AbstractContextManager[Any]:
         """Build, compile and fit the model inside: its weights are then on every device."""
@@ -79,7 +92,7 @@ def choose(config: TrainConfig) -> Device:
         raise UserError(f"--mini-batch-size is {config.mini_batch_size}, which works on the "
                         f"TensorFlow backend only; this is {backend}. Leave it out, or set "
                         "KERAS_BACKEND=tensorflow.")
-    name, available, best = _jax(config) if backend == "jax" else _tensorflow(config)
+    name, available, quick = _jax(config) if backend == "jax" else _tensorflow(config)
     process, several = _process(backend)
     if several > 1 and config.devices:
         raise UserError(f"--devices is {config.devices}, and of {several} processes all devices "
@@ -89,14 +102,19 @@ def choose(config: TrainConfig) -> Device:
     if count > available:
         raise UserError(f"--devices is {count}, and this machine has {available}: {name}. Give "
                         f"{available} or less.")
-    if config.batch_size % count:
+    across = config.model_parallel
+    if across > 1 and (backend != "jax" or several > 1 or count % across):
+        raise UserError(f"--model-parallel is {across}, and training is on {count} x {name} "
+                        f"({backend}) in {several} process(es). It works on the JAX backend "
+                        "(KERAS_BACKEND=jax) in one process, and must divide the number of "
+                        "devices.")
+    if config.batch_size % (count // across):
         raise UserError(f"--batch-size is {config.batch_size}, which {count} devices cannot share "
-                        f"evenly. Give a multiple of {count}, or fewer --devices.")
+                        f"evenly. Give a multiple of {count // across}, or fewer --devices.")
     shown = f"{count} x {name}" if count > 1 else name
     shown += f" in {several} processes" if several > 1 else ""
-    return Device(f"{shown} ({backend})",
-                  best if config.precision == "auto" else config.precision, count,
-                  _spread(backend, count) if count > 1 else None, process, several)
+    return Device(f"{shown} ({backend})", quick, count,
+                  _spread(backend, count, across) if count > 1 else None, process, several)
 
 
 def _process(backend: str) -> tuple[int, int]:
@@ -108,9 +126,11 @@ def _process(backend: str) -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-def _spread(backend: str, count: int) -> Any:
+def _spread(backend: str, count: int, across: int) -> Any:
     import keras
 
+    if backend == "jax" and across > 1:
+        return _split_weights(count, across)
     if backend == "jax":
         # Weights on every device, batches cut along their first axis.
         # Several processes feed their own rows (`Device.feed`).
@@ -120,6 +140,20 @@ def _spread(backend: str, count: int) -> Any:
 
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
+
+
+def _split_weights(count: int, across: int) -> Any:
+    """Cut each layer's matrices among `across` devices, and batches among the groups of them."""
+    from keras import distribution
+
+    from .backbone import SPLIT
+
+    mesh = distribution.DeviceMesh((count // across, across), ("batch", "model"),
+                                   distribution.list_devices()[:count])
+    layout = distribution.LayoutMap(mesh)
+    for path, axes in SPLIT.items():
+        layout[path] = axes
+    return distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
 
 
 @contextmanager
@@ -208,5 +242,15 @@ def _cpu(config: TrainConfig, backend: str, available: int) -> Found:
         raise UserError(f"--device is gpu, and {found}.")
     if idle:
         log.warning("GPU %s is not used: %s. Try: %s", idle.name, idle.reason, idle.cure)
-    # bfloat16 brings little at fine-tuning's small batches and costs casts (measured on AVX512).
-    return f"CPU, {os.cpu_count()} cores", available, "float32"
+    # XLA's products on a CPU are quicker in float32, TensorFlow's where the CPU knows bfloat16.
+    quick = backend == "tensorflow" and _multiplies_bfloat16()
+    return (f"CPU, {os.cpu_count()} cores", available, "mixed_bfloat16" if quick else "float32")
+
+
+def _multiplies_bfloat16() -> bool:
+    """Tell whether the CPU has instructions for it (x86 on Linux; elsewhere nobody says)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8").split()
+    except OSError:
+        return False
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags))

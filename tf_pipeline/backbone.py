@@ -40,6 +40,15 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "silu": ops.silu,
 }
 
+# Which axis of a weight is cut among devices that share one model (Shoeybi et al. 2019): what a
+# layer's first products give stays on a device until the second products add it up.
+SPLIT = {
+    r"layer_\d+/(query|key|value|intermediate)/kernel": (None, "model"),
+    r"layer_\d+/(query|key|value|intermediate)/bias": ("model",),
+    r"layer_\d+/(attention_output|output)/kernel": ("model", None),
+    r"embeddings/word/embeddings": (None, "model"),
+}
+
 
 @dataclass(frozen=True)
 class BertConfig:

@@ -89,11 +89,14 @@ class TrainConfig(DataConfig):
     weight_decay: float = option(0.01, help="AdamW decay; none on biases and layer norms")
     clip_norm: float = option(1.0, help="largest global norm of a step's gradients")
     patience: int = option(2, help="stop after this many epochs without a better validation score")
-    precision: Precision = option("auto", help="number format; auto: float32 on a CPU")
+    precision: Precision = option("auto", help="number format; auto: what the device is quick in "
+                                  "for a model of this width")
     device: DeviceKind = option("auto", help="what to train on; auto: the best that the backend "
                                 "finds. TPUs need KERAS_BACKEND=jax")
     devices: int = option(0, help="how many of them share each batch; 0: all GPUs or TPU chips, "
                           "one CPU")
+    model_parallel: int = option(1, help="how many devices share each weight matrix, for backbones "
+                                 "that one cannot hold; KERAS_BACKEND=jax")
     track: Track = option("files", help="where numbers and pictures go; files: JSON lines and "
                           "TensorBoard's in OUT/logs; wandb: to Weights & Biases as well")
     profile_steps: int = option(0, help="record so many steps, from the 20th on, for TensorBoard's "
@@ -106,7 +109,7 @@ class TrainConfig(DataConfig):
         super().__post_init__()
         at_least = {"epochs": 0, "batch_size": 1, "patience": 1, "seed": 0,
                     "checkpoint_steps": 0, "devices": 0, "profile_steps": 0,
-                    "mini_batch_size": 0}
+                    "mini_batch_size": 0, "model_parallel": 1}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be >= {least}.")

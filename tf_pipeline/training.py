@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import accelerator, files, plots, prepared, processes, reading, resuming, run, tracking
+from . import (
+    accelerator,
+    files,
+    plots,
+    prepared,
+    processes,
+    reading,
+    resuming,
+    run,
+    stepping,
+    tracking,
+)
 from .accelerator import Device
 from .config import TrainConfig
 from .data import Batching, buckets
@@ -22,7 +33,7 @@ from .reading import Material
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Corrupting, Prepared, Pretrained, Record, Trained, options_of
+from .task import Corrupting, Prepared, Pretrained, Record, options_of
 from .text import Arrays, TextEncoder
 from .tracking import Tracker
 
@@ -76,6 +87,11 @@ class _Training:
         self.task, self.parts, self.examples = material.task, material.parts, material.examples
         self.checkpoint = material.checkpoint
         self.encoder: TextEncoder = self.checkpoint.encoder
+        shape = self.checkpoint.config
+        self.precision, self._why = device.precision(config.precision, shape.hidden_size)
+        if shape.num_attention_heads % config.model_parallel:
+            raise UserError(f"--model-parallel is {config.model_parallel}, and {config.backbone} "
+                            f"has {shape.num_attention_heads} heads; it must divide them.")
         self.out: Path = config.out
         self.started = time.time()
         self.steps = self.examples.steps(config.batch_size)
@@ -94,7 +110,7 @@ class _Training:
         if self.device.processes > 1:  # before the first weight, which they share
             found_here = sorted(path.name for path in (self.out / "checkpoints").glob("*"))
             processes.agree({**self._settings(), "checkpoints": found_here})
-        with _precision(self.device.precision), self.device.scope():
+        with _precision(self.precision), self.device.scope():
             backbone = self.checkpoint.build()
             model = self.task.build(backbone)
             if not self.config.epochs and len(model.weights) > len(backbone.weights):
@@ -103,7 +119,8 @@ class _Training:
                                 "more.")
             if isinstance(self.task, Pretrained):
                 self.task.restore(model, self.checkpoint.weights or {})
-            trainer = self._compile(model)
+            trainer = stepping.compiled(model, self.task, self.config, self.device.count,
+                                        self.steps * self.config.epochs)
         self._announce(model)
         with files.disk_errors(self.out), \
                 stop_on_signals(self.device.processes) as request, self.device.scope():
@@ -141,9 +158,9 @@ class _Training:
     def _settings(self) -> dict[str, Any]:
         """Say what decides each step, for a training that goes on, perhaps on another machine."""
         found = {**dataclasses.asdict(self.config), **dataclasses.asdict(self.task.options),
-                 "precision": self.device.precision}
+                 "precision": self.precision}
         for name in ("out", "checkpoint_steps", "train", "validation", "test", "device",
-                     "devices", "track", "profile_steps"):
+                     "devices", "model_parallel", "track", "profile_steps"):
             found.pop(name)
         return {**{f"--{name.replace('_', '-')}": value for name, value in found.items()},
                 **{f"{split} data": f"sha256 {content[:12]}..."
@@ -204,47 +221,6 @@ class _Training:
             return self.task.mask(batches, self.encoder, self.config.seed, start)
         return batches
 
-    def _compile(self, model: "keras.Model") -> "keras.Model":
-        import keras
-
-        from .schedule import WarmupAndDecay
-
-        config = self.config
-        total = self.steps * config.epochs
-        schedule = WarmupAndDecay(config.learning_rate, int(config.warmup * total), total)
-        # A second Model over the same layers: saving `model` then never writes optimizer slots.
-        trainer = (self.task.trainer(model) if isinstance(self.task, Trained)
-                   else keras.Model(model.input, model.output))
-        if config.mini_batch_size:
-            trainer = self._in_parts(trainer)
-        settings = {"weight_decay": config.weight_decay, "epsilon": 1e-8,
-                    "global_clipnorm": config.clip_norm}
-        if self.compiled:
-            optimizer = keras.optimizers.AdamW(schedule, **settings)
-        elif self.device.count > 1:
-            from .optimizer import MirroredAdamW
-
-            optimizer = MirroredAdamW(schedule, **settings)
-        else:
-            from .optimizer import LazyAdamW, LazyModel, lookup_tables
-
-            optimizer = LazyAdamW(schedule, tables=lookup_tables(trainer), **settings)
-            if optimizer.tables:
-                trainer = LazyModel(trainer.input, trainer.output)
-        # No decay on biases and layer norms (Devlin et al. 2019, and every BERT code since).
-        optimizer.exclude_from_weight_decay(var_list=[
-            v for v in model.trainable_variables if v.name in ("bias", "beta", "gamma")])
-        # XLA on a CPU took 1.5 times as long (measured), and on TensorFlow compiles each length.
-        trainer.compile(optimizer, jit_compile=self.compiled, **self.task.compile_args())
-        return trainer
-
-    def _in_parts(self, trainer: "keras.Model") -> "keras.Model":
-        from .mini_batches import AccumulatedGradients, CachedGradients
-
-        kind = CachedGradients if self.task.COMPARES else AccumulatedGradients
-        records = max(1, self.config.mini_batch_size // self.device.count)
-        return kind(trainer.input, trainer.output, records)
-
     def _announce(self, model: "keras.Model") -> None:
         """Say device, precision and the minutes to come, from the time of a forward pass."""
         encoded = self.examples.sample()
@@ -259,8 +235,8 @@ class _Training:
         texts = 1 if encoded.groups is None else encoded.groups.shape[1]
         minutes = 4 * forward_s * texts * self.steps * self.config.epochs / 60
         duration = "under a minute" if minutes < 1 else f"about {minutes:.1f} minutes"
-        log.info("Training on %s, %s, %s: %d examples, %d epochs of %d steps.",
-                 self.device.name, self.device.precision, duration, self.examples.count,
+        log.info("Training on %s, %s (%s), %s: %d examples, %d epochs of %d steps.",
+                 self.device.name, self.precision, self._why, duration, self.examples.count,
                  self.config.epochs, self.steps)
 
     def score(self, model: "keras.Model", records: list[Record]) -> dict[str, Any]:
@@ -305,7 +281,7 @@ class _Training:
             "task": self.config.task, "options": dataclasses.asdict(self.task.options),
             "config": config, "metric": self.task.METRIC, "data": data,
             "stopped": stopped,
-            "device": self.device.name, "precision": self.device.precision,
+            "device": self.device.name, "precision": self.precision,
             "duration_s": round(time.time() - self.started, 1), "versions": run.versions(),
         })
 

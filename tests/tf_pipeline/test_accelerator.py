@@ -24,11 +24,12 @@ Trained = tuple[Run, list[float]]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a training runs on: that many CPUs of each of that many processes."""
+    """What a training runs on: CPUs of a process, processes, CPUs that share a weight."""
 
     backend: str = "jax"
     devices: int = 1
     processes: int = 1
+    across: int = 1
 
     def start(self, words: Words, last: Words | None = None) -> list[subprocess.Popen[str]]:
         """Start a training in processes of its own; `last` are further flags of the last."""
@@ -39,6 +40,8 @@ class Machine:
         env = {**os.environ, "KERAS_BACKEND": self.backend}
         if self.devices > 1:
             words += ["--devices", str(self.devices)]
+        if self.across > 1:
+            words += ["--model-parallel", str(self.across)]
         if self.processes > 1:
             env |= {processes.NUMBER: str(self.processes),
                     "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"localhost:{port}"}
@@ -99,7 +102,8 @@ def train(words: Callable[[str], Words], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize(("two", "task"), [
     (Machine("tensorflow", devices=2), "classify"), (Machine("tensorflow", devices=2), "embed"),
-    (Machine(devices=2), "embed"), (TWO_PROCESSES, "embed")])
+    (Machine(devices=2), "embed"), (TWO_PROCESSES, "embed"),
+    (Machine(devices=2, across=2), "embed")])
 def test_two_devices_learn_what_one_learns(
         two: Machine, task: str, train: Callable[[Machine, str], Trained]) -> None:
     """Gradients are clipped, and texts compared, over the whole batch."""
@@ -164,6 +168,7 @@ def test_tensorflow_in_several_processes_is_refused(
 @pytest.mark.parametrize(("settings", "message"), [
     ({"device": "tpu"}, "--device is tpu, which Keras 3 trains on with its JAX backend only"),
     ({"device": "gpu"}, "--device is gpu, and .*"),
+    ({"model_parallel": 2}, "--model-parallel is 2, and training is on 1 x CPU"),
     ({"devices": 2}, "--devices is 2, and this machine has 1: CPU"),
     ({"devices": 2, "device": "cpu"}, "--device is cpu and --devices 2, and this process has begun "
                                       "with 1 CPU and 0 GPU. Train in a process of its own.")])
@@ -173,6 +178,24 @@ def test_what_is_not_there_is_named(settings: dict[str, object], message: str) -
     tf.constant(0)  # the runtime is up
     with pytest.raises(UserError, match=message):
         accelerator.choose(TrainConfig("classify", "", **settings))  # type: ignore[arg-type]
+
+
+def test_model_parallel_cuts_the_matrices() -> None:
+    code = ("from tf_pipeline import accelerator, checkpoints, config\n"
+            "device = accelerator.choose(config.TrainConfig('classify', '', device='cpu', "
+            "devices=4, model_parallel=2))\n"
+            "with device.scope():\n"
+            "    model = checkpoints.load('tiny').build()\n"
+            "for weight in model.weights:\n"
+            "    shards = weight.value.addressable_shards\n"
+            "    print(weight.path, len(shards), shards[0].data.shape)")
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                           check=False, env={**os.environ, "KERAS_BACKEND": "jax"})
+    for line in ("embeddings/word/embeddings 4 (109, 16)", "layer_0/query/kernel 4 (32, 16)",
+                 "layer_0/query/bias 4 (16,)", "layer_1/attention_output/kernel 4 (16, 32)",
+                 "layer_1/intermediate/kernel 4 (32, 32)", "layer_1/output/kernel 4 (32, 32)",
+                 "layer_1/output/bias 4 (32,)"):
+        assert line in child.stdout, child.stdout + child.stderr[-2000:]
 
 
 def test_devices_share_batches_evenly() -> None:
