@@ -154,7 +154,7 @@ def main() -> None:
     page = f"""# TPU
 
 Written by `python -m benchmarks.tpu`: the step of `train --task classify` under JAX (AdamW,
-mixed_bfloat16, dropout), compiled ahead of time for TPU topologies by XLA, {jax.__version__}
+mixed_bfloat16, dropout), compiled ahead of time for TPU topologies by JAX {jax.__version__}
 with libtpu. Nothing was run on a TPU, so nothing is said of speed. A length of a batch is one
 compilation: `train` makes at most 20 of them.
 
