@@ -9,7 +9,7 @@ PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check
 TEST_JOBS ?= 2
 RUN_TIME_FILES = requirements.txt serving/requirements.txt
 
-.PHONY: help demo test test-slow test-tpu lint clean venv
+.PHONY: help demo test test-slow test-tpu test-platforms lint clean venv
 .NOTPARALLEL:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test    run all tests; ARGS=\"-k text\" is passed on to pytest"
 	@echo "make test-slow  run those that take minutes each"
 	@echo "make test-tpu   compile training steps for TPUs, without one; 0.7 GB more on disk"
+	@echo "make test-platforms   open artifacts with other people's software, in .platforms"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   delete $(VENV) and the caches; runs/ and artifacts/ stay"
 	@echo
@@ -27,7 +28,7 @@ demo: $(VENV)/installed
 	@sh demo.sh $(VENV_PYTHON)
 
 test: $(VENV)/installed-dev
-	$(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile -m "not slow and not tpu" $(ARGS)
+	$(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile -m "not slow and not tpu and not platforms" $(ARGS)
 
 test-slow: $(VENV)/installed-dev
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
@@ -36,12 +37,15 @@ test-tpu: $(VENV)/installed-dev
 	$(PIP_INSTALL) -r requirements-tpu.txt
 	$(VENV_PYTHON) -m pytest -m tpu $(ARGS)
 
+test-platforms: $(VENV)/installed-dev
+	$(VENV_PYTHON) -m pytest -m platforms $(ARGS)
+
 lint: $(VENV)/installed-dev
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m mypy
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .platforms .pytest_cache .mypy_cache .ruff_cache
 	find tf_pipeline export serving tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps are written last: an install that was cut off runs again, and so does one whose

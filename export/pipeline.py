@@ -25,7 +25,7 @@ from tf_pipeline.runner import Runner, run_all
 from tf_pipeline.task import Prepared, generated_questions, text_of
 from tf_pipeline.text import Arrays
 
-from . import companions, formats, gate, parity
+from . import companions, formats, gate, mediapipe, parity
 from .options import ConvertOptions
 from .twin import Twin
 
@@ -102,6 +102,7 @@ class _Conversion:
         self.encoded = self.twin.task.encode(self.records, self.twin.encoder, run.max_len)
         self.options = dataclasses.replace(options, lengths=self._lengths(options.lengths))
         self._expected: dict[int, Arrays] = {}
+        self._device: dict[int, dict[str, Any]] = {}  # what MediaPipe makes of texts, by length
         self.graphs: list[Graph] = []
         self.failed: list[tuple[str, str]] = []  # file, what is wrong with it
         self.report: dict[str, Any] = {}
@@ -164,6 +165,7 @@ class _Conversion:
     def _checked(self, graph: Graph) -> Graph:
         """Load a written file in its own runtime and hold it against the twin."""
         path = self.staging / graph.path
+        limit = min(graph.length or self.run.max_len, self.run.max_len)
         faults = []
         if graph.runtime == "tflite" and graph.length:
             least = self.twin.least_bytes(graph.length)
@@ -171,7 +173,6 @@ class _Conversion:
         verdict, latency = parity.Verdict(len(self.records), tuple(faults)), None
         if not faults:
             runner = plugins.load(runtimes, graph.runtime).load(path)
-            limit = min(graph.length or self.run.max_len, self.run.max_len)
             encoded = self.twin.task.encode(self.records, self.twin.encoder, limit)
             actual = run_all(runner, encoded, graph.batch or 32, graph.length)
             verdict = parity.compare(self.twin.task, self.records, self.expected(limit), actual,
@@ -184,6 +185,8 @@ class _Conversion:
         if graph.runtime == "saved_model" and self.twin.answers_text(self.options.signatures):
             content["text"] = self._text_parity(path)
             reasons += content["text"]["reasons"]
+        if graph.runtime == "tflite" and not faults and mediapipe.refusal(self.twin) is None:
+            content["mediapipe"] = self._on_mediapipe(limit)
         self.report[graph.path] = content
         if reasons:
             worst = parity.worst_line(verdict)
@@ -250,6 +253,20 @@ class _Conversion:
                            f"may (first: {mismatches[0]}). Pass --signatures tokens")
         return {"differences": verdict.differences, "agreement": verdict.agreement,
                 "id_mismatches": mismatches, "reasons": reasons}
+
+    def _on_mediapipe(self, limit: int) -> dict[str, Any]:
+        """Measure what MediaPipe's own tokenizer makes of the rows, once for each length."""
+        if limit not in self._device:
+            found = mediapipe.compare(self.twin, self.records, limit)
+            self._device[limit] = found
+            if found["mismatches"]:
+                metric = self.twin.task.METRIC
+                right = self.twin.task.score(self.expected(limit), self.records)[metric]
+                log.warning("MediaPipe's tokenizer gives %d of %d texts other ids: %s %.4f instead "
+                            "of %.4f. After folding, as docs/phone.md says, %d differ.",
+                            found["mismatches"], found["texts"], metric, found["metric"], right,
+                            found["mismatches_folded"])
+        return self._device[limit]
 
     def _latency(self, runner: Runner, graph: Graph, calls: int = 30) -> float:
         """Median milliseconds of one text of the usual length, after warm-up."""

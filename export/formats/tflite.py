@@ -1,5 +1,6 @@
 """TFLite (LiteRT) for phones and browsers: batch 1, one length a file, builtin operations only."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterator
@@ -9,19 +10,30 @@ from typing import Any
 from tf_pipeline.artifact import Graph
 from tf_pipeline.errors import ParityError
 
+from .. import mediapipe
 from ..options import ConvertOptions
 from ..twin import Twin
 
+log = logging.getLogger(__name__)
+
 
 def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Graph]:
-    """Write `model_L64.tflite` and `model_L64_int8.tflite` for each length."""
+    """Write `model_L64.tflite` and `model_L64_int8.tflite` for each length.
+
+    Classifiers get the metadata that MediaPipe opens them by, where it can use them.
+    """
     outputs = twin.task.OUTPUTS["tflite"]
+    refusal = mediapipe.refusal(twin)
+    if refusal and "probabilities" in outputs:
+        log.warning("MediaPipe will not open the .tflite files: %s.", refusal)
     for length in options.lengths:
         with tempfile.TemporaryDirectory(dir=staging) as folder:
             _save_frozen(twin, length, Path(folder))
             for variant in ("float32", "int8") if options.quantize == "int8" else ("float32",):
                 name = f"model_L{length}{'' if variant == 'float32' else '_int8'}.tflite"
                 content = _run_converter(Path(folder), variant)
+                if not refusal:
+                    content = mediapipe.describe(content, twin.encoder.vocabulary, twin.task.labels)
                 (staging / name).write_bytes(content)
                 yield Graph(name, "tflite", variant, outputs, len(content), length, batch=1)
 
