@@ -127,6 +127,31 @@ def cloze(window: str, encoder: TextEncoder, share: float) -> tuple[str, list[st
     return window, [name for *_, names in chosen for name in names]
 
 
+def drop_words(batches: "tf.data.Dataset", encoder: TextEncoder, share: float, seed: int,
+               start: int = 0) -> "tf.data.Dataset":
+    """Put [MASK] in the place of a share of the pieces, others in every batch; targets stay.
+
+    What is to be told of a word is then learned from its neighbours too (word dropout: Dai and Le
+    2015). `start` is the step of the first batch.
+    """
+    import tensorflow as tf
+
+    hidden = {*encoder.special_ids, *CASE_MARKS}
+    words = np.array([piece not in hidden for piece in encoder.vocabulary])
+    mask_id = encoder.number(encoder.mask_token)
+
+    def drop(step: "tf.Tensor", batch: tuple) -> tuple:
+        inputs, targets, weights = batch
+        ids = inputs["input_ids"]
+        draws = tf.random.stateless_uniform(tf.shape(ids),
+                                            tf.stack([tf.cast(seed, tf.int64), step]))
+        dropped = tf.gather(tf.constant(words), ids) & (draws < share)
+        return {**inputs, "input_ids": tf.where(dropped, mask_id, ids)}, targets, weights
+
+    return batches.enumerate(start).map(drop, num_parallel_calls=2,
+                                        deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
 @dataclass(frozen=True)
 class Masking:
     """How a batch's pieces are chosen and exchanged (Devlin et al. 2019, section 3.1)."""

@@ -16,6 +16,7 @@ import numpy as np
 from . import (
     accelerator,
     files,
+    masking,
     plots,
     prepared,
     processes,
@@ -89,6 +90,9 @@ class _Training:
         self.encoder: TextEncoder = self.checkpoint.encoder
         shape = self.checkpoint.config
         self.precision, self._why = device.precision(config.precision, shape.hidden_size)
+        if config.word_dropout and isinstance(self.task, Corrupting):
+            raise UserError(f"--word-dropout is {config.word_dropout}, and task {config.task} "
+                            "hides words itself. Leave it out; --mask-share says how many.")
         if shape.num_attention_heads % config.model_parallel:
             raise UserError(f"--model-parallel is {config.model_parallel}, and {config.backbone} "
                             f"has {shape.num_attention_heads} heads; it must divide them.")
@@ -217,6 +221,8 @@ class _Training:
 
     def _batches(self, start: int) -> "tf.data.Dataset":
         batches = self.examples.batches(self._batching, start)
+        if share := self.config.word_dropout:
+            batches = masking.drop_words(batches, self.encoder, share, self.config.seed, start)
         if isinstance(self.task, Corrupting):
             return self.task.mask(batches, self.encoder, self.config.seed, start)
         return batches

@@ -10,7 +10,7 @@ from tests.conftest import opinions
 from tf_pipeline import checkpoints
 from tf_pipeline.data import Batching, InMemory
 from tf_pipeline.errors import UserError
-from tf_pipeline.masking import cloze, windows
+from tf_pipeline.masking import cloze, drop_words, windows
 from tf_pipeline.tasks.mlm import Options, Task
 from tf_pipeline.text import SPECIAL_TOKENS, TextEncoder
 
@@ -164,3 +164,29 @@ def test_text_without_known_pieces_is_named(encoder: TextEncoder) -> None:
 def test_wrong_shares_are_named(share: float) -> None:
     with pytest.raises(UserError, match=f"--mask-share is {share}"):
         Options(mask_share=share)
+
+
+def test_dropped_words_are_new_in_each_step_and_nothing_else_changes(
+        encoder: TextEncoder) -> None:
+    encoded = encoder.encode(TEXTS)
+    examples = InMemory(encoded, {"logits": np.arange(len(encoded))}, np.ones(len(encoded)))
+
+    def take(start: int) -> list[tuple]:
+        kept = examples.batches(Batching(16, 0), start)
+        dropped = drop_words(kept, encoder, 0.2, 0, start)
+        pairs = zip(kept.as_numpy_iterator(), dropped.as_numpy_iterator(), strict=True)
+        return list(islice(pairs, 30 - start))
+
+    found = take(0)
+    hidden = text = 0
+    for (inputs, targets, _), (dropped, same, _) in found:
+        changed = inputs["input_ids"] != dropped["input_ids"]
+        assert (dropped["input_ids"][changed] == 4).all()
+        assert not (changed & (inputs["input_ids"] < len(SPECIAL_TOKENS))).any()
+        np.testing.assert_array_equal(targets["logits"], same["logits"])
+        np.testing.assert_array_equal(inputs["attention_mask"], dropped["attention_mask"])
+        hidden += changed.sum()
+        text += (inputs["input_ids"] >= len(SPECIAL_TOKENS)).sum()
+    assert hidden / text == pytest.approx(0.2, abs=0.01)
+    for (_, one), (_, other) in zip(found[10:], take(10), strict=True):  # a training that goes on
+        np.testing.assert_array_equal(one[0]["input_ids"], other[0]["input_ids"])

@@ -47,6 +47,14 @@ def test_a_small_corpus_is_learned(run: Path) -> None:
     assert scores["masks"] == pieces.total()
 
 
+def test_a_second_way_of_hiding_words_is_refused(tmp_path: Path) -> None:
+    corpus = write_lines(tmp_path / "corpus.txt", rhymes(200))
+    with pytest.raises(UserError, match="--word-dropout is 0.1, and task mlm hides words itself"):
+        fit(TrainConfig("mlm", f"lines:{corpus}", tmp_path / "run", backbone="tiny",
+                        word_dropout=0.1))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_trainers_loss_is_that_of_all_logits(run: Path) -> None:
     found = Run.load(run)
     task = found.task
