@@ -282,6 +282,7 @@ def test_what_retrieval_lacks_is_named(missing: str, python: str, message: str, 
         retrieval.main()
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_processes_of_their_own(tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed_memory, "HERE", tmp_path)
@@ -295,6 +296,7 @@ def test_memory_is_measured_in_processes_of_their_own(tmp_path: Path,
     assert f"ratio: {large / small:.2f}" in page
 
 
+@pytest.mark.slow
 def test_prepared_data_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sst2").mkdir()
     write_lines(tmp_path / "sst2/train.tsv", [

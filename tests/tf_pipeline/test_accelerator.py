@@ -127,6 +127,7 @@ def test_jax_learns_what_tensorflow_learns(train: Callable[[Machine, str], Train
     assert exported.returncode == 0, exported.stderr
 
 
+@pytest.mark.slow
 def test_sigterm_at_one_process_stops_all_and_they_go_on_together(
         words: Callable[[str], Words], train: Callable[[Machine, str], Trained],
         tmp_path: Path) -> None:
