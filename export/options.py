@@ -15,7 +15,8 @@ Signatures = Literal["text,tokens", "tokens"]
 class ConvertOptions:
     """Settings of one conversion."""
 
-    formats: tuple[str, ...] = option(("saved_model", "tflite", "onnx"), help="what to write")
+    formats: tuple[str, ...] = option(("saved_model", "tflite", "onnx"), help="what to write; "
+                                      "there is safetensors too, for transformers in PyTorch")
     lengths: tuple[int, ...] = option((), help="a TFLite file for each; default: the smallest of "
                                       "32, 64, 128, 256 that holds 99 % of the evaluation texts")
     quantize: Quantize = option("int8", help="int8: write int8 files beside the float32 ones")
@@ -30,7 +31,8 @@ class ConvertOptions:
 
     def __post_init__(self) -> None:
         if not self.formats:
-            raise UserError("--formats is empty; name at least one of saved_model, tflite, onnx.")
+            raise UserError("--formats is empty; name at least one of saved_model, tflite, onnx, "
+                            "safetensors.")
         if self.version < 1 or self.golden < 1:
             raise UserError(f"--version is {self.version} and --golden is {self.golden}; both "
                             "must be 1 or more.")

@@ -44,12 +44,16 @@ class Graphs:
         if served.manifest is None or served.graph is None:
             raise UserError(f"{served.folder} is a run, and only artifacts are served. Convert "
                             "it first: python -m export convert.")
+        if served.graph.runtime not in MODULES:
+            raise UserError(f"{served.folder} holds {served.graph.path} alone, which is for "
+                            "training frameworks. Convert the run with --formats onnx as well.")
         self.served = LoadedGraph(served)
         self._folder, self._threads = served.folder, threads
+        # Weights for training frameworks are no file to answer with.
+        self._listed = {g.path: g for g in served.manifest.graphs if g.runtime in MODULES}
         # Another runtime's file is offered where its runtime is installed; nothing is imported.
-        self.offered: dict[str, Graph] = {g.path: g for g in served.manifest.graphs
+        self.offered: dict[str, Graph] = {path: g for path, g in self._listed.items()
                                           if g == served.graph or _installed(g.runtime)}
-        self._listed = {g.path: g for g in served.manifest.graphs}
         self._loaded = {served.graph.path: self.served}
         # One for all files: runtimes silence the process's stderr while they load.
         self._loading = threading.Lock()

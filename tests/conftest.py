@@ -185,15 +185,16 @@ def run_folder(toy_run: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def toy_artifact(toys: Path, toy_run: Callable[[str], Path]) -> Callable[[str], Path]:
     """Publish every format of a task's toy run, once a session. Tests must not change it."""
-    from export import ConvertOptions
+    from export import ConvertOptions, formats
     from export.pipeline import build
-    from tf_pipeline import Run
+    from tf_pipeline import Run, plugins
 
     def make(task: str) -> Path:
         out = toys / "artifacts" / task
         with FileLock(toys / f"artifact-{task}.lock"):
             if not out.exists():
-                build(Run.load(toy_run(task)), ConvertOptions(out=out))
+                build(Run.load(toy_run(task)),
+                      ConvertOptions(out=out, formats=tuple(plugins.names(formats))))
         return out
 
     return make

@@ -13,9 +13,9 @@ from . import files
 from .errors import UserError
 
 SCHEMA = 1
-RuntimeName = Literal["onnx", "tflite", "saved_model"]
+RuntimeName = Literal["onnx", "tflite", "saved_model", "safetensors"]
 # What answers when nothing is asked for: ONNX takes any batch and any length.
-RUNTIMES: tuple[RuntimeName, ...] = ("onnx", "tflite", "saved_model")
+RUNTIMES: tuple[RuntimeName, ...] = ("onnx", "tflite", "saved_model", "safetensors")
 
 
 @dataclass(frozen=True)

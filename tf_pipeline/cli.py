@@ -136,7 +136,7 @@ def _add_doctor(verbs: Any) -> None:
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runtime", choices=("onnx", "tflite", "saved_model"),
+    parser.add_argument("--runtime", choices=("onnx", "tflite", "saved_model", "safetensors"),
                         help="which of an artifact's runtimes (default: onnx)")
     parser.add_argument("--variant", help="which variant, e.g. int8 (default: float32)")
     parser.add_argument("--length", type=int, help="which TFLite length")

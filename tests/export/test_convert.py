@@ -18,7 +18,7 @@ from tests.conftest import ROOT, command, opinions, write_csv
 from tf_pipeline import plugins, tasks
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.config import TrainConfig
-from tf_pipeline.errors import UserError
+from tf_pipeline.errors import ParityError, UserError
 from tf_pipeline.predictor import Predictor
 from tf_pipeline.run import Run
 from tf_pipeline.tasks import classify
@@ -67,7 +67,7 @@ def test_artifact_holds_what_the_contract_names(artifact: Path) -> None:
     manifest = Manifest.load(artifact)
     assert {g.path for g in manifest.graphs} == {
         "saved_model/1", "model_L96.tflite", "model_L96_int8.tflite", "onnx/model.onnx",
-        "onnx/model_quantized.onnx"}
+        "onnx/model_quantized.onnx", "model.safetensors"}
     there = {p.relative_to(artifact).as_posix() for p in artifact.rglob("*") if p.is_file()}
     assert there == {*manifest.files, "manifest.json"}
     assert there >= {"tokenizer.json", "vocab.txt", "labels.txt", "config.json", "README.md",
@@ -79,6 +79,16 @@ def test_artifact_holds_what_the_contract_names(artifact: Path) -> None:
     assert manifest.signatures["serving_default"]["inputs"]["text"]["dtype"] == "DT_STRING"
     assert set(manifest.signatures["tokens"]["outputs"]) == {"logits", "probabilities"}
     assert "| onnx/model.onnx" in (artifact / "README.md").read_text()
+
+
+def test_mean_pooling_has_no_class_in_transformers(opinions_csv: Path, tmp_path: Path) -> None:
+    fit(TrainConfig(task="classify", train=f"csv:{opinions_csv}", out=tmp_path / "run",
+                    backbone="tiny", max_len=32, epochs=1), classify.Options(pooling="mean"))
+    with pytest.raises(ParityError, match="reads the pooler, and this model was trained with "
+                                          "--pooling mean"):
+        pipeline.build(Run.load(tmp_path / "run"), ConvertOptions(
+            out=tmp_path / "artifact", formats=("safetensors",)))
+    assert not (tmp_path / "artifact").exists()
 
 
 def test_inputs_and_outputs_have_the_contract_names(artifact: Path) -> None:
