@@ -128,7 +128,7 @@ _CLUENER = ("--task tag --train conll:{work}/cluener/train.txt --test conll:{wor
             "--max-len 96 --precision mixed_bfloat16")
 _NEW = "--backbone new:vocab={data}/vocabs/bert-base-chinese-vocab.txt"
 _PRETRAINED = (f"--task mlm --train lines:{{work}}/corpora/chinese.txt {_NEW} --uncased --max-len "
-               "128 --epochs 4 --learning-rate 1e-3 --precision mixed_bfloat16")
+               "64 --batch-size 16 --epochs 2 --learning-rate 3e-4 --precision mixed_bfloat16")
 _SCRATCH = "--epochs 6 --patience 6 --learning-rate 3e-4"
 
 ROWS = (

@@ -28,16 +28,19 @@ _FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_confi
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A backbone at rest. `weights` is None for new random ones."""
+    """A backbone at rest. `weights` is None for new random ones, but for `positions`."""
 
     source: str
     config: BertConfig
     encoder: TextEncoder
     weights: dict[str, np.ndarray] | None
+    positions: np.ndarray | None = None  # of a new one: (positions, hidden)
 
     def build(self) -> Any:
         """Build the keras.Model with these weights."""
         backbone = build(self.config)
+        if self.positions is not None:
+            backbone.get_layer("embeddings").position.embeddings.assign(self.positions)
         if self.weights is not None and (new := set_weights(backbone, self.weights)):
             log.warning("%s has no pooler: %s start from random weights. Tasks with --pooling can "
                         "read the mean of all tokens instead.", self.source, " and ".join(new))
@@ -65,7 +68,8 @@ class Checkpoint:
             table = weights["embeddings.word_embeddings.weight"]
             weights = {**weights, "embeddings.word_embeddings.weight": np.concatenate(
                 [table, np.repeat(table.mean(0, keepdims=True), lacking, 0)])}
-        return Checkpoint(self.source, config, encoder.mark_case(rows[:len(CASE_MARKS)]), weights)
+        return dataclasses.replace(self, config=config, weights=weights,
+                                   encoder=encoder.mark_case(rows[:len(CASE_MARKS)]))
 
 
 def load(source: str, cased: bool | None = None) -> Checkpoint:
@@ -95,8 +99,7 @@ def load(source: str, cased: bool | None = None) -> Checkpoint:
                         f"{', '.join(BACKBONES)}.")
     if cased is None or checkpoint.encoder.lower_case is not cased:
         return checkpoint
-    return Checkpoint(source, checkpoint.config, checkpoint.encoder.recase(cased),
-                      checkpoint.weights)
+    return dataclasses.replace(checkpoint, encoder=checkpoint.encoder.recase(cased))
 
 
 def from_folder(folder: Path, cased: bool | None = None, source: str | None = None) -> Checkpoint:

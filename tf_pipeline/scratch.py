@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from . import sources
 from .backbone import BertConfig
 from .checkpoints import Checkpoint, wordpiece
 from .errors import UserError
 from .text import TextEncoder
 
+_POSITIONS = 0.05  # height of the waves; words start at .02
 SIZES = {"layers": 4, "hidden": 256, "heads": 4, "intermediate": 0, "positions": 512}
 
 
@@ -35,7 +38,20 @@ def load(settings: str, cased: bool | None) -> Checkpoint:
         num_hidden_layers=sizes["layers"], num_attention_heads=sizes["heads"],
         intermediate_size=sizes["intermediate"] or 4 * sizes["hidden"],
         max_position_embeddings=sizes["positions"], pad_token_id=encoder.pad_id)
-    return Checkpoint(source, config, encoder, None)
+    return Checkpoint(source, config, encoder, None, sinusoids(sizes["positions"],
+                                                               sizes["hidden"]))
+
+
+def sinusoids(positions: int, hidden: int) -> np.ndarray:
+    """Give the position table that learning starts from: (positions, hidden).
+
+    Waves (Vaswani et al. 2017), in which a neighbour is a rotation away: a masked language model
+    finds its words' neighbours in half the steps that random tables take (docs/decisions.md).
+    """
+    waves = 10000.0 ** (np.arange((hidden + 1) // 2) * -2 / hidden)
+    angles = np.arange(positions)[:, None] * waves
+    table = np.concatenate([np.sin(angles), np.cos(angles)], 1)[:, :hidden]
+    return (_POSITIONS * table).astype(np.float32)
 
 
 def _tokenizer(vocabulary: Path, cased: bool | None, positions: int) -> TextEncoder:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import opinions, write_lines
@@ -67,6 +68,20 @@ def test_a_new_backbone_has_the_sizes_asked_for(tmp_path: Path) -> None:
     saved = tmp_path / "tokenizer.json"
     saved.write_text(found.encoder.to_json(), "utf-8")
     assert checkpoints.load(f"new:vocab={saved}").encoder.vocabulary == found.encoder.vocabulary
+
+
+def test_positions_start_as_waves(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "vocab.txt", [*SPECIAL_TOKENS, "a", "b"])
+    found = checkpoints.load(f"new:vocab={path}&hidden=6&heads=2&positions=9&layers=1", False)
+    table = found.build().get_layer("embeddings").position.embeddings.numpy()
+    assert table.shape == (9, 6)
+    np.testing.assert_allclose(table[0], [0, 0, 0, 0.05, 0.05, 0.05], atol=1e-7)
+    # The product of two positions depends on their distance alone.
+    products = table @ table.T
+    for distance in (1, 4):
+        np.testing.assert_allclose(np.diag(products, distance), products[0, distance], rtol=1e-5)
+    marked = found.mark_case()
+    np.testing.assert_array_equal(marked.positions, found.positions)
 
 
 @pytest.mark.parametrize(("settings", "cased", "words"), [
