@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints, files, plugins, run, sources, tasks
-from .backbone import build, set_weights
+from . import checkpoints, files, huggingface, plugins, run, sources, tasks
+from .backbone import build
 from .checkpoints import Checkpoint
 from .config import ImportConfig
 from .errors import UserError
@@ -84,10 +84,7 @@ def _read_head(folder: Path, pairs: bool) -> tuple[str, list[str]]:
 def _build(task: Task, checkpoint: Checkpoint) -> Any:
     """Build backbone and head with the folder's weights; the head's are named `classifier`."""
     weights = checkpoint.weights or {}
-    backbone = build(checkpoint.config)
-    set_weights(backbone, weights)
-    model = task.build(backbone)
-    head = model.get_layer("logits")
+    model = task.build(build(checkpoint.config))
     kernel, bias = (weights.get(f"classifier.{part}") for part in ("weight", "bias"))
     if kernel is None or bias is None:
         raise UserError(f"{checkpoint.source}/model.safetensors has no classifier.weight and "
@@ -96,11 +93,11 @@ def _build(task: Task, checkpoint: Checkpoint) -> Any:
     if "Sequence" in task.ARCHITECTURE and "pooler.dense.weight" not in weights:
         raise UserError(f"{checkpoint.source}/model.safetensors has no pooler.dense.weight, which "
                         f"{task.ARCHITECTURE} needs. Save the whole fine-tuned model.")
-    if kernel.shape != (len(task.labels), head.kernel.shape[0]):
+    if kernel.shape != (len(task.labels), checkpoint.config.hidden_size):
         raise UserError(f"{checkpoint.source}: classifier.weight has shape {kernel.shape}, and "
                         f"config.json names {len(task.labels)} labels. They do not belong "
                         "together.")
-    head.set_weights([kernel.T, bias])
+    huggingface.load(model, task, weights)
     return model
 
 
