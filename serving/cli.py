@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tf_pipeline import command
+from tf_pipeline.artifact import Manifest
 from tf_pipeline.config import add_flags, from_flags
 from tf_pipeline.errors import USER_ERROR_EXIT, UserError
 
@@ -68,8 +69,11 @@ def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:
 
         from tf_pipeline.predictor import Predictor
 
+        from .graphs import refuse_weights
         from .server import create_app
 
+        refuse_weights(artifact, Manifest.load(artifact).choose(options.runtime, options.variant,
+                                                                options.length))
         predictor = Predictor(artifact, options.runtime, options.variant, options.length,
                               options.threads)
         app = create_app(predictor, limits, options.threads)

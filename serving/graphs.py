@@ -4,6 +4,7 @@ import importlib.util
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tf_pipeline.artifact import Graph
@@ -44,9 +45,7 @@ class Graphs:
         if served.manifest is None or served.graph is None:
             raise UserError(f"{served.folder} is a run, and only artifacts are served. Convert "
                             "it first: python -m export convert.")
-        if served.graph.runtime not in MODULES:
-            raise UserError(f"{served.folder} holds {served.graph.path} alone, which is for "
-                            "training frameworks. Convert the run with --formats onnx as well.")
+        refuse_weights(served.folder, served.graph)
         self.served = LoadedGraph(served)
         self._folder, self._threads = served.folder, threads
         # Weights for training frameworks are no file to answer with.
@@ -83,6 +82,13 @@ class Graphs:
                               self._threads)
         predictor.warm_up()
         return LoadedGraph(predictor)
+
+
+def refuse_weights(folder: Path, graph: Graph) -> None:
+    """Raise UserError for a file that no runtime answers with."""
+    if graph.runtime not in MODULES:
+        raise UserError(f"{folder} holds {graph.path} alone, which is for training frameworks. "
+                        "Convert the run with --formats onnx as well.")
 
 
 def _installed(runtime: str) -> bool:

@@ -185,16 +185,33 @@ def run_folder(toy_run: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def toy_artifact(toys: Path, toy_run: Callable[[str], Path]) -> Callable[[str], Path]:
     """Publish every format of a task's toy run, once a session. Tests must not change it."""
-    from export import ConvertOptions, formats
+    from export import ConvertOptions
     from export.pipeline import build
-    from tf_pipeline import Run, plugins
+    from tf_pipeline import Run
 
     def make(task: str) -> Path:
         out = toys / "artifacts" / task
         with FileLock(toys / f"artifact-{task}.lock"):
             if not out.exists():
+                build(Run.load(toy_run(task)), ConvertOptions(out=out))
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy_weights(toys: Path, toy_run: Callable[[str], Path]) -> Callable[[str], Path]:
+    """Publish a task's toy run as model.safetensors, once a session."""
+    from export import ConvertOptions
+    from export.pipeline import build
+    from tf_pipeline import Run
+
+    def make(task: str) -> Path:
+        out = toys / "weights" / task
+        with FileLock(toys / f"weights-{task}.lock"):
+            if not out.exists():
                 build(Run.load(toy_run(task)),
-                      ConvertOptions(out=out, formats=tuple(plugins.names(formats))))
+                      ConvertOptions(out=out, formats=("safetensors",)))
         return out
 
     return make

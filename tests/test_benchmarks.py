@@ -62,6 +62,7 @@ def test_a_row_is_measured_once_and_written(table: Path, monkeypatch: pytest.Mon
     assert "places 0 ours" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_row_may_start_from_a_training_before_it(table: Path, monkeypatch: pytest.MonkeyPatch,
                                                    capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(table / "train.csv", opinions(200))
@@ -167,6 +168,7 @@ def test_corpora_hold_texts_once_and_none_of_a_test(tmp_path: Path) -> None:
         "段", "中国", "人"]
 
 
+@pytest.mark.slow
 def test_speed_is_measured_with_and_without_levers(tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [f"{row['text']}\t{row['label']}" for row in opinions(130)]

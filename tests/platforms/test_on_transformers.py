@@ -19,12 +19,12 @@ TEXTS = ["the room was lovely", "Café, honestly — 😀", "a", "Quentin Quist 
 
 @pytest.mark.parametrize("task", plugins.names(tasks))
 def test_the_folder_opens_as_it_is(task: str, toy_run: Callable[[str], Path],
-                                   toy_artifact: Callable[[str], Path],
+                                   toy_weights: Callable[[str], Path],
                                    environment: Callable[[str], Path], tmp_path: Path) -> None:
     twin = Twin(Run.load(toy_run(task)))
     pair = len(twin.task.text_fields) == 2
     texts = [[text, "lovely !"] for text in TEXTS] if pair else TEXTS
-    done = subprocess.run([environment("transformers"), PROGRAM, toy_artifact(task),
+    done = subprocess.run([environment("transformers"), PROGRAM, toy_weights(task),
                            tmp_path / "found.npz"], input=json.dumps(texts), text=True,
                           capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -61,12 +61,11 @@ def test_other_files_are_not_given(client, path):
 
 def test_files_and_limits_are_listed(client, base, manifest):
     listed = client.get(f"{base}/files").json()
-    answering = [g for g in manifest.graphs if g.runtime != "safetensors"]
-    assert [f["path"] for f in listed["files"]] == [g.path for g in answering]
+    assert [f["path"] for f in listed["files"]] == [g.path for g in manifest.graphs]
     assert listed["labels"] == list(manifest.labels)
     assert listed["limits"]["texts"] == 8
     assert listed == client.get(f"{base}/versions/{manifest.version}/files").json()
-    for file, graph in zip(listed["files"], answering, strict=True):
+    for file, graph in zip(listed["files"], manifest.graphs, strict=True):
         assert file["max_tokens"] == min(manifest.max_len, graph.length or manifest.max_len)
         assert file["agreement"] == graph.parity["agreement"] > .9
     assert client.get("/v1/models/other/files").status_code == 404

@@ -160,3 +160,8 @@ def test_help_is_quick():
                           capture_output=True, env=environment, check=True)
     assert "--max-body-bytes" in done.stdout
     assert not re.search(r"\| +(numpy|starlette|uvicorn|tokenizers|tensorflow)$", done.stderr, re.M)
+
+
+def test_weights_alone_are_not_served(toy_weights):
+    assert "model.safetensors alone, which is for training frameworks" in failing(
+        str(toy_weights("classify")), "--port", "0")

@@ -271,6 +271,7 @@ def test_twenty_kills_leave_readable_checkpoints_and_the_same_weights(tmp_path: 
     assert_equal(Run.load(tmp_path / "cut"), Run.load(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_go_on(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "a.csv", opinions(300))
     whole, stderr = (lambda p: (p, p.communicate()[1]))(_train(data, tmp_path / "whole"))
