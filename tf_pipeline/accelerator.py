@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import processes
@@ -21,8 +20,6 @@ log = logging.getLogger(__name__)
 
 Found = tuple[str, int, str]  # name of one device, how many of them, the number format they like
 
-WIDE = 256  # states of a model for which bfloat16 pays on a CPU (docs/decisions.md)
-
 
 @dataclass(frozen=True)
 class Device:
@@ -36,14 +33,12 @@ class Device:
     process: int = 0  # which of `processes` this is
     processes: int = 1
 
-    def precision(self, asked: str, width: int) -> tuple[str, str]:
-        """Settle the dtype policy for a model with states so wide, and say why it is that."""
+    def precision(self, asked: str) -> tuple[str, str]:
+        """Settle the dtype policy, and say why it is that."""
         if asked != "auto":
             return asked, "as asked"
         if self.quick == "float32":
-            return "float32", "this device is not quicker in fewer bits"
-        if self.name.startswith("CPU") and width < WIDE:
-            return "float32", f"casts cost more than bfloat16 saves below a width of {WIDE}"
+            return "float32", "as exports compute on a CPU"
         return self.quick, "this device multiplies it faster than float32"
 
     def scope(self) -> AbstractContextManager[Any]:
@@ -242,15 +237,5 @@ def _cpu(config: TrainConfig, backend: str, available: int) -> Found:
         raise UserError(f"--device is gpu, and {found}.")
     if idle:
         log.warning("GPU %s is not used: %s. Try: %s", idle.name, idle.reason, idle.cure)
-    # XLA's products on a CPU are quicker in float32, TensorFlow's where the CPU knows bfloat16.
-    quick = backend == "tensorflow" and _multiplies_bfloat16()
-    return (f"CPU, {os.cpu_count()} cores", available, "mixed_bfloat16" if quick else "float32")
-
-
-def _multiplies_bfloat16() -> bool:
-    """Tell whether the CPU has instructions for it (x86 on Linux; elsewhere nobody says)."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text("utf-8").split()
-    except OSError:
-        return False
-    return bool({"avx512_bf16", "amx_bf16"} & set(flags))
+    # Where a CPU has instructions for it bfloat16 gains little or loses (docs/decisions.md).
+    return f"CPU, {os.cpu_count()} cores", available, "float32"

@@ -91,8 +91,8 @@ class TrainConfig(DataConfig):
     word_dropout: float = option(0.0, help="share of the word pieces that training hides, others "
                                  "in each step; 0.1 helps a tagger with names it has not seen")
     patience: int = option(2, help="stop after this many epochs without a better validation score")
-    precision: Precision = option("auto", help="number format; auto: what the device is quick in "
-                                  "for a model of this width")
+    precision: Precision = option("auto", help="number format; auto: what the device is quick in, "
+                                  "float32 on a CPU")
     device: DeviceKind = option("auto", help="what to train on; auto: the best that the backend "
                                 "finds. TPUs need KERAS_BACKEND=jax")
     devices: int = option(0, help="how many of them share each batch; 0: all GPUs or TPU chips, "

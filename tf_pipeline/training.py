@@ -89,7 +89,7 @@ class _Training:
         self.checkpoint = material.checkpoint
         self.encoder: TextEncoder = self.checkpoint.encoder
         shape = self.checkpoint.config
-        self.precision, self._why = device.precision(config.precision, shape.hidden_size)
+        self.precision, self._why = device.precision(config.precision)
         if config.word_dropout and isinstance(self.task, Corrupting):
             raise UserError(f"--word-dropout is {config.word_dropout}, and task {config.task} "
                             "hides words itself. Leave it out; --mask-share says how many.")

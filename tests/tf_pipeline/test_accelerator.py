@@ -77,7 +77,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Words]:
                         epochs=0))
     return lambda task: [
         "--task", task, "--train", f"csv:{data[task]}", "--backbone", str(folder / "start"),
-        "--max-len", "12", "--batch-size", "16", "--epochs", "3", "--learning-rate", "1e-3"]
+        "--max-len", "32", "--batch-size", "16", "--epochs", "3", "--learning-rate", "1e-3"]
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,8 @@ def test_two_devices_learn_what_one_learns(
     assert len(losses) == 3
     assert others == pytest.approx(losses, rel=1e-4)
     assert losses[-1] < losses[0]
-    one, other = (np.concatenate([w.ravel() for w in run.model.get_weights()])
-                  for run in (first, second))
-    assert np.mean(np.abs(one - other) > 2e-3) < 0.01  # Adam doubts the sign of tiny gradients
+    for a, b in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)  # Adam doubts the sign of tiny gradients
 
 
 def test_jax_learns_what_tensorflow_learns(train: Callable[[Machine, str], Trained],
