@@ -39,6 +39,8 @@ def refusal(twin: Twin) -> str | None:
         return "its TextClassifier knows WordPiece only"
     if not twin.encoder.lower_case or twin.encoder.marks_case:
         return "its TextClassifier folds the capitals that this model tells apart"
+    if json.loads(twin.encoder.to_json())["normalizer"]["type"] != "BertNormalizer":
+        return "what its tokenizer makes of texts is known beside BERT's own normalizer only"
     return None
 
 
