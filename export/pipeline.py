@@ -326,7 +326,7 @@ class _Conversion:
         saved = [g for g in self.graphs if g.runtime == "saved_model"]
         signatures = {}
         if saved:
-            signatures = plugins.load(formats, "saved_model").signatures(
+            signatures = plugins.load(formats, "saved_model").signatures_of(
                 self.staging / saved[0].path)
         task, encoder = self.twin.task, self.twin.encoder
         return Manifest(

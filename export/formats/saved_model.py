@@ -9,6 +9,7 @@ from tf_pipeline.artifact import Graph
 from tf_pipeline.errors import UserError
 from tf_pipeline.text import CASE_MARKS, TextEncoder
 
+from .. import warmup
 from ..options import ConvertOptions
 from ..twin import Twin
 
@@ -38,10 +39,14 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
         signatures["serving_default"] = module.serve_text.get_concrete_function()
     else:
         signatures["serving_default"] = signatures["tokens"]
-    tf.saved_model.save(module, str(staging / relative), signatures=signatures)
-    size = sum(p.stat().st_size for p in (staging / relative).rglob("*") if p.is_file())
+    folder = staging / relative
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    assert options.out is not None
+    warmup.write(folder, twin, options.out.name,
+                 {name: tuple(s["inputs"]) for name, s in signatures_of(folder).items()})
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     yield Graph(relative, "saved_model", "float32", twin.task.OUTPUTS["tokens"], size,
-                required_ops=foreign_ops(staging / relative))
+                required_ops=foreign_ops(folder))
 
 
 def _text_function(twin: Twin, tokenize: Any) -> Any:
@@ -163,7 +168,7 @@ def foreign_ops(folder: Path) -> tuple[str, ...]:
     return tuple(sorted({n.op for n in nodes} - core - functions - {"Placeholder", "NoOp"}))
 
 
-def signatures(folder: Path) -> dict[str, Any]:
+def signatures_of(folder: Path) -> dict[str, Any]:
     """Read inputs and outputs of each signature, as TF Serving's metadata shows them."""
     from tensorflow.core.framework.types_pb2 import DataType
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
