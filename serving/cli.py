@@ -1,6 +1,7 @@
 """Serve an artifact over HTTP, in TF Serving's format and with decoded answers.
 
     python -m serving artifacts/reviews [--runtime tflite --variant int8] [--port 8501]
+    python -m serving tf-serving artifacts/reviews --out deploy
 """
 
 import argparse
@@ -19,19 +20,23 @@ from tf_pipeline.artifact import Manifest
 from tf_pipeline.config import add_flags, from_flags
 from tf_pipeline.errors import USER_ERROR_EXIT, UserError
 
-from .options import Limits, ServeOptions
+from .options import DeployOptions, Limits, ServeOptions
 
 if TYPE_CHECKING:
     from tf_pipeline.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
+DEPLOY = "tf-serving"
 INTERRUPTED_EXIT = 130  # what a shell reports after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
-    flags = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [DEPLOY]:
+        return command.run(_deploy_parser(), words[1:])
+    flags = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         serve(flags.artifact, from_flags(ServeOptions, flags), from_flags(Limits, flags))
@@ -51,11 +56,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command.Parser(
         prog="python -m serving", description="Serve an artifact over HTTP: TF Serving's "
-        ":predict, and :answer with decoded answers.")
+        ":predict, and :answer with decoded answers.",
+        epilog=f"`python -m serving {DEPLOY} --help`: write a folder that TF Serving starts from.")
     parser.add_argument("artifact", type=Path, help="folder that `python -m export convert` wrote")
     add_flags(parser, ServeOptions)
     add_flags(parser.add_argument_group("limits of one request"), Limits)
     return parser
+
+
+def _deploy_parser() -> argparse.ArgumentParser:
+    parser = command.Parser(
+        prog=f"python -m serving {DEPLOY}", description="Write a folder that TF Serving starts "
+        "from: models by version, their configuration, and files for Docker and Kubernetes.")
+    parser.add_argument("artifacts", type=Path, nargs="+",
+                        help="folders that `python -m export convert` wrote, with a SavedModel")
+    add_flags(parser, DeployOptions)
+    parser.set_defaults(command=_deploy)
+    return parser
+
+
+def _deploy(flags: argparse.Namespace) -> None:
+    from .deploy import deploy
+
+    options = from_flags(DeployOptions, flags)
+    deploy(flags.artifacts, options)
+    print(f"Wrote {options.out}. To start it: cd {options.out} && docker compose up")
 
 
 def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:

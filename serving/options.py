@@ -1,9 +1,14 @@
 """What a server can be asked for; the flags of `python -m serving`."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from tf_pipeline.config import option
 from tf_pipeline.errors import UserError
+
+WARM_UP_BATCH = 8  # texts in the largest request of the warm-up file; refused, it stops the loading
+_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)  # of Kubernetes (RFC 1123)
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,29 @@ class ServeOptions:
             raise UserError(f"--port is {self.port}; allowed: 0 to 65535.")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"--threads is {self.threads}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """What the server may use; the flags of `python -m serving tf-serving`."""
+
+    out: Path | None = option(None, help="folder to write, e.g. deploy")
+    name: str = option("bert-serving", help="what Kubernetes calls the deployment")
+    image: str = option("bert-serving:1", help="what you call the image that you build of the "
+                        "Dockerfile")
+    cores: int = option(4, help="CPU cores that the server may use")
+    batch_size: int = option(32, help="most texts in a request, and in one call of the model; a "
+                             "power of 2")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.out, str):  # as Python users write it
+            object.__setattr__(self, "out", Path(self.out))
+        if self.cores < 1:
+            raise UserError(f"--cores is {self.cores}; it must be 1 or more.")
+        if self.batch_size < WARM_UP_BATCH or self.batch_size & (self.batch_size - 1):
+            raise UserError(f"--batch-size is {self.batch_size}; allowed are powers of 2 from "
+                            f"{WARM_UP_BATCH} on: so many texts at once are in the warm-up file, "
+                            "and a refused request stops the loading.")
+        if not _LABEL.fullmatch(self.name):
+            raise UserError(f"--name is {self.name!r}; Kubernetes allows small letters, digits and "
+                            "dashes, a letter first, at most 63.")

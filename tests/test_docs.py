@@ -24,7 +24,7 @@ BEFORE = {"train": (), "export": ("train",), "phone": ("train",), "browser": ("t
 RUN = sorted((page for page in PAGES if blocks(page)),
              key=lambda page: (*BEFORE, page.stem).index(page.stem))
 FOREIGN_FLAGS = {"--noproxy", "--gpus", "--logdir", "--enable_batching", "--enable-batching",
-                 "--python"}
+                 "--enable_model_warmup", "--python"}
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +108,8 @@ def test_flags_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
                                             "train --task embed", "train --task mlm",
                                             "vocabulary", "predict", "evaluate", "import",
                                             "doctor")),
-                        (export_main, ("convert", "verify", "inspect")), (serving_main, ("",))):
+                        (export_main, ("convert", "verify", "inspect")),
+                        (serving_main, ("", "tf-serving"))):
         for verb in verbs:
             with pytest.raises(SystemExit):
                 main([*verb.split(), "--help"])
