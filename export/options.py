@@ -16,7 +16,8 @@ class ConvertOptions:
     """Settings of one conversion."""
 
     formats: tuple[str, ...] = option(("saved_model", "tflite", "onnx"), help="what to write; "
-                                      "there is safetensors too, for transformers in PyTorch")
+                                      "there is safetensors too, for transformers in PyTorch, and "
+                                      "keras")
     lengths: tuple[int, ...] = option((), help="a TFLite file for each; default: the smallest of "
                                       "32, 64, 128, 256 that holds 99 % of the evaluation texts")
     quantize: Quantize = option("int8", help="int8: write int8 files beside the float32 ones")
@@ -32,7 +33,7 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         if not self.formats:
             raise UserError("--formats is empty; name at least one of saved_model, tflite, onnx, "
-                            "safetensors.")
+                            "safetensors, keras.")
         if self.version < 1 or self.golden < 1:
             raise UserError(f"--version is {self.version} and --golden is {self.golden}; both "
                             "must be 1 or more.")

@@ -201,7 +201,7 @@ def toy_artifact(toys: Path, toy_run: Callable[[str], Path]) -> Callable[[str], 
 
 @pytest.fixture(scope="session")
 def toy_weights(toys: Path, toy_run: Callable[[str], Path]) -> Callable[[str], Path]:
-    """Publish a task's toy run as model.safetensors, once a session."""
+    """Publish a task's toy run as model.safetensors and model.keras, once a session."""
     from export import ConvertOptions
     from export.pipeline import build
     from tf_pipeline import Run
@@ -211,7 +211,7 @@ def toy_weights(toys: Path, toy_run: Callable[[str], Path]) -> Callable[[str], P
         with FileLock(toys / f"weights-{task}.lock"):
             if not out.exists():
                 build(Run.load(toy_run(task)),
-                      ConvertOptions(out=out, formats=("safetensors",)))
+                      ConvertOptions(out=out, formats=("safetensors", "keras")))
         return out
 
     return make

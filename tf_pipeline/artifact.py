@@ -13,9 +13,9 @@ from . import files
 from .errors import UserError
 
 SCHEMA = 1
-RuntimeName = Literal["onnx", "tflite", "saved_model", "safetensors"]
+RuntimeName = Literal["onnx", "tflite", "saved_model", "safetensors", "keras"]
 # What answers when nothing is asked for: ONNX takes any batch and any length.
-RUNTIMES: tuple[RuntimeName, ...] = ("onnx", "tflite", "saved_model", "safetensors")
+RUNTIMES: tuple[RuntimeName, ...] = ("onnx", "tflite", "saved_model", "safetensors", "keras")
 
 
 @dataclass(frozen=True)

@@ -70,21 +70,27 @@ def loss_of_known(targets: Any, logits: Any) -> Any:
     return ops.sum(losses * known, -1) / count
 
 
+@keras.saving.register_keras_serializable("bert")
 class VocabularyHead(BertLayer):
     """BertForMaskedLM's head: dense, activation, norm, and the word table as the last weights.
 
-    (batch, tokens, hidden) -> float32 (batch, tokens, vocabulary). The table is the backbone's own,
-    so a model with this head is rebuilt by its task and not from `get_config`.
+    (batch, tokens, hidden) -> float32 (batch, tokens, vocabulary). `word` is the backbone's own
+    table; without it the head has one of its own, as a layer that is read from a file must.
     """
 
-    def __init__(self, config: BertConfig, word: keras.layers.Embedding, **kwargs: Any):
+    def __init__(self, config: BertConfig | dict[str, Any],
+                 word: keras.layers.Embedding | None = None, **kwargs: Any):
         super().__init__(config, **kwargs)
-        self.word = word
+        config = self.config
+        self.word = word or keras.layers.Embedding(config.vocab_size, config.hidden_size,
+                                                   dtype=self.variable_dtype, name="word")
         self.dense = self._dense(config.hidden_size, "dense")
         self.norm = self._norm("norm")
 
     def build(self, input_shape: Any) -> None:
-        """Create the weights that are not the table's."""
+        """Create the weights, of the table only where it is the head's own."""
+        if not self.word.built:
+            self.word.build((None, None))
         self.dense.build((None, self.config.hidden_size))
         self.norm.build((None, self.config.hidden_size))
         self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros",
@@ -112,6 +118,23 @@ def for_vocabulary(backbone: keras.Model, name: str) -> keras.Model:
     head = VocabularyHead(embeddings.config, embeddings.word, name="vocabulary")
     return keras.Model(backbone.input,
                        {"logits": head(backbone(backbone.input)["sequence_output"])}, name=name)
+
+
+def with_own_table(model: keras.Model) -> keras.Model:
+    """Give the model, or one whose vocabulary head holds a copy of the word table.
+
+    A .keras file stores layer by layer, and cannot say that two of them share a weight.
+    """
+    if "vocabulary" not in [layer.name for layer in model.layers]:
+        return model
+    tied = model.get_layer("vocabulary")
+    hidden = model.get_layer("backbone")(model.input)["sequence_output"]
+    head = VocabularyHead(tied.config, name="vocabulary")
+    outputs = {"logits": head(hidden)}
+    for layer in ("word", "dense", "norm"):
+        getattr(head, layer).set_weights(getattr(tied, layer).get_weights())
+    head.bias.assign(tied.bias)
+    return keras.Model(model.input, outputs, name=model.name)
 
 
 def at_positions(model: keras.Model) -> keras.Model:

@@ -36,7 +36,7 @@ TEXTS = ["the room was lovely", "", "   ", "\t\n", "😀 👍🏽 wonderful", "�
 def test_every_format_of_every_task_agrees_with_keras(
         task: str, name: str, toy_artifact: Callable[[str], Path],
         toy_weights: Callable[[str], Path]) -> None:
-    folder = (toy_weights if name == "safetensors" else toy_artifact)(task)
+    folder = (toy_weights if name in ("safetensors", "keras") else toy_artifact)(task)
     graphs = [g for g in Manifest.load(folder).graphs if g.runtime == name]
     assert {g.variant for g in graphs} >= {"float32"}
     for graph in graphs:

@@ -1,4 +1,4 @@
-"""The trained model itself, on whatever backend Keras runs."""
+"""A model in Keras, on whatever backend it runs: a .keras file, or what was just trained."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     import keras
 
 
-def load(path: Path) -> Runner:
-    """Load a run folder."""
-    from ..run import Run
+def load(path: Path, threads: int | None = None) -> Runner:
+    """Load a .keras file. Threads are the backend's and the whole process's: not set here."""
+    import keras
 
-    return wrap(Run.load(path).model)
+    from .. import heads  # noqa: F401  (registers the layers that the file names)
+
+    return wrap(keras.saving.load_model(path, compile=False))
 
 
 def wrap(model: "keras.Model") -> Runner:
