@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from . import command
-from .artifact import RUNTIMES
 from .config import ImportConfig, PrepareConfig, TrainConfig, add_flags, from_flags
 from .errors import DOCTOR_EXIT, USER_ERROR_EXIT, UserError
 from .quiet import import_tensorflow
@@ -137,7 +136,8 @@ def _add_doctor(verbs: Any) -> None:
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runtime", choices=RUNTIMES,
+    parser.add_argument("--runtime",
+                        choices=("onnx", "tflite", "saved_model", "safetensors", "keras"),
                         help="which of an artifact's runtimes (default: onnx)")
     parser.add_argument("--variant", help="which variant, e.g. int8 (default: float32)")
     parser.add_argument("--length", type=int, help="which TFLite length")
