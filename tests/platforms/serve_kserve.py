@@ -18,7 +18,9 @@ class SavedModel(kserve.Model):
         return self.ready
 
     def predict(self, payload: dict, headers: dict | None = None) -> dict:
-        found = self.loaded.signatures["serving_default"](text=tf.constant(payload["instances"]))
+        rows = [row if isinstance(row, dict) else {"text": row} for row in payload["instances"]]
+        found = self.loaded.signatures["serving_default"](
+            **{name: tf.constant([row[name] for row in rows]) for name in rows[0]})
         columns = {name: values.numpy().tolist() for name, values in found.items()}
         if "label" in columns:
             columns["label"] = [label.decode() for label in columns["label"]]

@@ -56,11 +56,12 @@ def kserve(python: Path, folder: Path, name: str) -> Iterator[str]:
         process.communicate(timeout=60)
 
 
-@pytest.mark.parametrize("task", ["classify", "multilabel", "regress", "tag", "embed"])
+@pytest.mark.parametrize("task", ["classify", "match", "multilabel", "regress", "tag", "embed"])
 def test_the_same_body_gets_the_same_answer(task: str, toy_artifact: Callable[[str], Path],
                                             environment: Callable[[str], Path]) -> None:
     folder = toy_artifact(task)
-    body = {"instances": TEXTS}
+    body = {"instances": [{"text": text, "text_b": "lovely !"} for text in TEXTS]
+            if task == "match" else TEXTS}
     with kserve(environment("kserve"), folder / "saved_model/1", task) as url:
         theirs = ask(f"{url}:predict", body)["predictions"]
     ours = TestClient(create_app(Predictor(folder, "saved_model"))).post(
