@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..quiet import quiet_libraries
 from ..runner import Runner
 from ..text import Arrays
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 def load(path: Path, threads: int | None = None) -> Runner:
     """Load a .keras file. Threads are the backend's and the whole process's: not set here."""
-    import keras
+    with quiet_libraries():  # what a backend's libraries write when they are imported
+        import keras
 
     from .. import heads  # noqa: F401  (registers the layers that the file names)
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ..quiet import quiet_libraries
 from ..runner import Runner
 
 ABOUT = "tf_pipeline"  # key of the file's metadata: architecture, task, labels, options
@@ -10,7 +11,8 @@ ABOUT = "tf_pipeline"  # key of the file's metadata: architecture, task, labels,
 
 def load(path: Path, threads: int | None = None) -> Runner:
     """Build the model that the file's metadata describes, with the file's weights."""
-    import keras
+    with quiet_libraries():  # what a backend's libraries write when they are imported
+        import keras
     from safetensors import safe_open
 
     from .. import huggingface
