@@ -29,6 +29,17 @@ class Twin:
         trained = self.run.model
         return keras.Model(trained.input, self.task.export_outputs(trained.output), name="twin")
 
+    @cached_property
+    def head(self) -> "keras.Model":
+        """What stands on the backbone: [pooled output, sequence output, mask] to all of `model`."""
+        import keras
+
+        # Keras has no public name for what a model gave where another one called it.
+        call = self.model.get_layer("backbone")._inbound_nodes[0]
+        pooled, sequence = sorted(call.output_tensors, key=lambda tensor: len(tensor.shape))
+        return keras.Model([pooled, sequence, self.model.input["attention_mask"]],
+                           self.model.output, name="head")
+
     def answers_text(self, signatures: str) -> bool:
         """Whether a SavedModel gets a signature for texts: wanted, and of use for the task."""
         return "text" in signatures and "text" in self.task.OUTPUTS
@@ -65,11 +76,13 @@ class Twin:
         """Give a function of the three inputs, to be traced, that returns the named outputs."""
         import tensorflow as tf
 
+        model = self.model  # built here: weights that are loaded while tracing are lost
+
         def call(input_ids: Any, attention_mask: Any, token_type_ids: Any) -> dict[str, Any]:
-            values = self.model({"input_ids": tf.cast(input_ids, tf.int32),
-                                 "attention_mask": tf.cast(attention_mask, tf.int32),
-                                 "token_type_ids": tf.cast(token_type_ids, tf.int32)},
-                                training=False)
+            values = model({"input_ids": tf.cast(input_ids, tf.int32),
+                            "attention_mask": tf.cast(attention_mask, tf.int32),
+                            "token_type_ids": tf.cast(token_type_ids, tf.int32)},
+                           training=False)
             # identity: the graph's output then carries the name, whatever made it.
             return {name: tf.identity(values[name], name=name) for name in outputs}
 

@@ -32,6 +32,8 @@ class Graph:
     parity: dict[str, Any] = field(default_factory=dict)  # values, agreement, metric, verdict
     latency_ms: float | None = None  # median, batch 1
     required_ops: tuple[str, ...] = ()  # operations from outside the runtime's core
+    # What int8 was tried with: settings, bytes, agreement, metric, latency, and which was taken.
+    candidates: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Manifest:
         if schema > SCHEMA:
             raise UserError(f"{folder} was made by a newer version of this kit (schema {schema}; "
                             f"this one reads up to {SCHEMA}). Update the kit.")
-        graphs = tuple(Graph(**{**g, "outputs": tuple(g["outputs"]),
-                                "required_ops": tuple(g["required_ops"])})
+        several = ("outputs", "required_ops", "candidates")
+        graphs = tuple(Graph(**{**g, **{name: tuple(g.get(name, ())) for name in several}})
                        for g in content.pop("graphs"))
         for name in ("labels", "refused"):
             content[name] = tuple(content[name])

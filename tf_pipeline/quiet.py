@@ -1,5 +1,6 @@
-"""Silence for native libraries that write to the terminal and have no switch for it."""
+"""Silence for libraries that write to the terminal unasked."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,3 +30,15 @@ def import_tensorflow() -> None:
     """
     with quiet_libraries():
         import tensorflow  # noqa: F401
+
+
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Let a library's logger say errors only inside the block."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

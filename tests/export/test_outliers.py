@@ -9,7 +9,6 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from export import outliers
-from export.formats import onnx as formats
 from tf_pipeline.text import Arrays
 
 
@@ -59,18 +58,3 @@ def test_int8_answers_come_nearer(peaked: tuple[onnx.ModelProto, Arrays], tmp_pa
         quantize_dynamic(source, target, weight_type=QuantType.QUInt8, per_channel=True)
         errors.append(np.abs(answers(onnx.load(target), inputs) - answers(model, inputs))[0].max())
     assert errors[1] < errors[0] / 2
-
-
-def test_the_strength_with_the_nearest_answers_is_taken(
-        peaked: tuple[onnx.ModelProto, Arrays], tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    model, inputs = peaked
-    errors = {}
-    for above in ((1.0,), (40.0,), (1.0, 40.0), (40.0, 1.0)):
-        monkeypatch.setattr(formats, "OUTLIERS_ABOVE", above)
-        formats.quantize(model, [inputs], tmp_path / "a.onnx")
-        found = answers(onnx.load(tmp_path / "a.onnx"), inputs)
-        errors[above] = np.abs(found - answers(model, inputs)).mean()
-    assert errors[1.0, 40.0] == errors[40.0, 1.0] == min(errors[1.0,], errors[40.0,])
-    assert errors[1.0,] != errors[40.0,]
-    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
