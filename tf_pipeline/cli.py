@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from . import command
-from .config import ImportConfig, PrepareConfig, TrainConfig, add_flags, from_flags
+from .config import (
+    ImportConfig,
+    PrepareConfig,
+    TrainConfig,
+    TrimConfig,
+    add_flags,
+    from_flags,
+)
 from .errors import DOCTOR_EXIT, USER_ERROR_EXIT, UserError
 from .quiet import import_tensorflow
 
@@ -27,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_predict(verbs)
     _add_import(verbs)
     _add_vocabulary(verbs)
+    _add_trim(verbs)
     for name, function, text in (("backbones", _backbones, "list where a backbone can come from"),
                                  ("datasets", _datasets, "list what data can be read")):
         verb = verbs.add_parser(name, help=text)
@@ -120,6 +128,14 @@ def _add_vocabulary(verbs: Any) -> None:
     verb = verbs.add_parser("vocabulary", help="make a vocabulary of your texts, for a new BERT")
     add_flags(verb, VocabularyConfig)
     verb.set_defaults(command=_vocabulary)
+    _common(verb)
+
+
+def _add_trim(verbs: Any) -> None:
+    verb = verbs.add_parser("trim", help="make a run smaller: keep the pieces that texts use")
+    verb.add_argument("run", type=Path, help="run folder")
+    add_flags(verb, TrimConfig)
+    verb.set_defaults(command=_trim)
     _common(verb)
 
 
@@ -283,6 +299,19 @@ def _vocabulary(flags: argparse.Namespace) -> None:
     texts = vocabulary.write(config)
     command.show({"vocabulary": str(config.out), "pieces": config.size, "texts": texts},
                  f"{config.size} pieces of {texts} texts\nWrote {config.out}", flags.json)
+
+
+def _trim(flags: argparse.Namespace) -> None:
+    import_tensorflow()
+    from .trimming import trim
+
+    run = trim(flags.run, from_flags(TrimConfig, flags))
+    report, metric = run.info["trimmed"], run.task.METRIC
+    before, after = report[metric]
+    command.show({"run": str(run.path), **report},
+                 f"Kept {report['pieces']:,} of {report['of']:,} pieces. {report['otherwise']} of "
+                 f"{report['rows']} test texts are cut into other pieces: {metric} {before:.4f} -> "
+                 f"{after:.4f}\nWrote {run.path}", flags.json)
 
 
 def _predict(flags: argparse.Namespace) -> None:

@@ -160,6 +160,19 @@ class ImportConfig:
             object.__setattr__(self, "out", Path(self.out))
 
 
+@dataclass(frozen=True)
+class TrimConfig:
+    """Settings of one trimming."""
+
+    texts: str = option(help="texts as the model will read them, e.g. csv:reviews.csv")
+    pieces: int | None = option(None, help="most pieces to keep (default: all that texts use)")
+    out: Path | None = option(None, help="run folder to write, e.g. runs/small")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.out, str):
+            object.__setattr__(self, "out", Path(self.out))
+
+
 def flag(field_name: str) -> str:
     """Give the flag of a field."""
     return "--" + field_name.replace("_", "-")

@@ -222,6 +222,22 @@ class TextEncoder:
         normalizer["strip_accents"] = None  # None: as `lowercase` says
         return TextEncoder(json.dumps(spec), self.max_len, self.pad_id)
 
+    def trim(self, kept: Sequence[int]) -> "TextEncoder":
+        """Give a tokenizer of these pieces alone, numbered anew in this order."""
+        spec = json.loads(self._tokenizer.to_str())
+        new = {number: i for i, number in enumerate(kept)}
+        vocabulary = spec["model"]["vocab"]
+        spec["model"]["vocab"] = {piece: new[number] for piece, number in vocabulary.items()
+                                  if number in new}
+        spec["added_tokens"] = [{**token, "id": new[token["id"]]}
+                                for token in spec["added_tokens"] if token["id"] in new]
+        closing = spec["post_processor"] or {}
+        for token in closing.get("special_tokens", {}).values():  # TemplateProcessing
+            token["ids"] = [new[number] for number in token["ids"]]
+        for name in {"cls", "sep"} & set(closing):  # BertProcessing
+            closing[name][1] = new[closing[name][1]]
+        return TextEncoder(json.dumps(spec), self.max_len, new[self.pad_id])
+
     def mark_case(self, ids: Sequence[int]) -> "TextEncoder":
         """Give a tokenizer that folds capitals and tells of them in pieces of their own.
 
