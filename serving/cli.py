@@ -2,11 +2,13 @@
 
     python -m serving artifacts/reviews [--runtime tflite --variant int8] [--port 8501]
     python -m serving tf-serving artifacts/reviews --out deploy
+    python -m serving web artifacts/reviews --out site
 """
 
 import argparse
 import json
 import logging
+import shlex
 import signal
 import socket
 import sys
@@ -20,22 +22,22 @@ from tf_pipeline.artifact import Manifest
 from tf_pipeline.config import add_flags, from_flags
 from tf_pipeline.errors import USER_ERROR_EXIT, UserError
 
-from .options import DeployOptions, Limits, ServeOptions
+from .options import DeployOptions, Limits, ServeOptions, WebOptions
 
 if TYPE_CHECKING:
     from tf_pipeline.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-DEPLOY = "tf-serving"
 INTERRUPTED_EXIT = 130  # what a shell reports after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == [DEPLOY]:
-        return command.run(_deploy_parser(), words[1:])
+    # Not subcommands of argparse: an artifact stands in their place otherwise.
+    if words and words[0] in VERBS:
+        return command.run(VERBS[words[0]](), words[1:])
     flags = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -57,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.Parser(
         prog="python -m serving", description="Serve an artifact over HTTP: TF Serving's "
         ":predict, and :answer with decoded answers.",
-        epilog=f"`python -m serving {DEPLOY} --help`: write a folder that TF Serving starts from.")
+        epilog="`python -m serving tf-serving --help`: write a folder that TF Serving starts from. "
+        "`python -m serving web --help`: write a static site whose page runs the model itself.")
     parser.add_argument("artifact", type=Path, help="folder that `python -m export convert` wrote")
     add_flags(parser, ServeOptions)
     add_flags(parser.add_argument_group("limits of one request"), Limits)
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _deploy_parser() -> argparse.ArgumentParser:
     parser = command.Parser(
-        prog=f"python -m serving {DEPLOY}", description="Write a folder that TF Serving starts "
+        prog="python -m serving tf-serving", description="Write a folder that TF Serving starts "
         "from: models by version, their configuration, and files for Docker and Kubernetes.")
     parser.add_argument("artifacts", type=Path, nargs="+",
                         help="folders that `python -m export convert` wrote, with a SavedModel")
@@ -83,11 +86,39 @@ def _deploy(flags: argparse.Namespace) -> None:
     print(f"Wrote {options.out}. To start it: cd {options.out} && docker compose up")
 
 
-def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:
-    """Serve until Ctrl-C or SIGTERM, then finish the requests under way and return."""
+def _web_parser() -> argparse.ArgumentParser:
+    parser = command.Parser(
+        prog="python -m serving web", description="Write an artifact as a static site: pages that "
+        "run the model in the browser, for any web server.")
+    parser.add_argument("artifact", type=Path, help="folder that `python -m export convert` wrote")
+    add_flags(parser, WebOptions)
+    parser.set_defaults(command=_web)
+    return parser
+
+
+def _web(flags: argparse.Namespace) -> None:
+    from . import static_site
+
+    _refuse_run(flags.artifact)
+    out = static_site.write(flags.artifact, from_flags(WebOptions, flags))
+    megabytes = sum(path.stat().st_size for path in out.rglob("*")) / 1e6
+    log.info("Wrote %s, %.1f MB of static files. To look at it: python -m http.server --bind "
+             "127.0.0.1 --directory %s - then open http://127.0.0.1:8000/", out, megabytes,
+             shlex.quote(str(out)))
+
+
+VERBS = {"tf-serving": _deploy_parser, "web": _web_parser}
+
+
+def _refuse_run(artifact: Path) -> None:
     if (artifact / "run.json").exists() and not (artifact / "manifest.json").exists():
         raise UserError(f"{artifact} is a run, and only artifacts are served. Convert it first: "
                         f"python -m export convert {artifact} --out artifacts/{artifact.name}")
+
+
+def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:
+    """Serve until Ctrl-C or SIGTERM, then finish the requests under way and return."""
+    _refuse_run(artifact)
     # First the port, which fails at once, then the model, which may take seconds to load.
     with _bind(options) as listener:
         import uvicorn

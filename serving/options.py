@@ -1,4 +1,4 @@
-"""What a server can be asked for; the flags of `python -m serving`."""
+"""What a server or a static site can be asked for: flags of `python -m serving`."""
 
 import re
 from dataclasses import dataclass
@@ -69,3 +69,15 @@ class DeployOptions:
         if not _LABEL.fullmatch(self.name):
             raise UserError(f"--name is {self.name!r}; Kubernetes allows small letters, digits and "
                             "dashes, a letter first, at most 63.")
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """What goes on a static site, and where it is written."""
+
+    out: Path = option(help="folder to write, e.g. site")
+    runtime: str | None = option(None, help="onnx or tflite; default: both")
+    variant: str | None = option(None, help="e.g. float32 or int8; default: all")
+    length: int | None = option(None, help="text length of the TFLite files; default: all")
+    libraries: Path | None = option(None, help="node_modules with the page's libraries; default: "
+                                    "the user's cache folder, filled through npm once")

@@ -8,7 +8,8 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 WEB = Path(__file__).with_name("web")
-TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+TYPES = {"page.css": "text/css", "icon.svg": "image/svg+xml",
+         **dict.fromkeys(("answers.js", "page.js", "question.js"), "text/javascript")}
 HEADERS = {
     # Nothing is loaded from, or sent to, anywhere but this server, and text never becomes markup.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

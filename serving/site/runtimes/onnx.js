@@ -1,0 +1,28 @@
+// onnxruntime on the CPU of the device.
+
+import * as ort from "../../libraries/onnx/ort.js";
+
+const MOST_THREADS = 4; // more gain little on a text
+
+const at = (file) => new URL(`../../libraries/onnx/${file}`, import.meta.url).href;
+ort.env.wasm.wasmPaths = { mjs: at("ort-wasm.js"), wasm: at("ort-wasm.wasm") };
+ort.env.wasm.numThreads = self.crossOriginIsolated
+  ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+ort.env.logLevel = "error";
+
+/**
+ * Load an .onnx file.
+ * @param {Uint8Array} bytes
+ * @param {string} output the one that is asked for
+ * @returns {Promise<import("../answering.js").Runner>}
+ */
+export async function load(bytes, output) {
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  async function run(inputs) {
+    const feeds = Object.fromEntries(session.inputNames.map((name) => [name,
+      new ort.Tensor("int64", BigInt64Array.from(inputs[name], BigInt), [1, inputs[name].length])]));
+    const { [output]: found } = await session.run(feeds, [output]);
+    return found.data;
+  }
+  return { run, release: () => session.release() };
+}
