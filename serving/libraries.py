@@ -43,11 +43,11 @@ LIBRARIES = (
         "dist/ort.wasm.min.mjs": "onnx/ort.js",
         "dist/ort-wasm-simd-threaded.mjs": "onnx/ort-wasm.js",
         "dist/ort-wasm-simd-threaded.wasm": "onnx/ort-wasm.wasm"}, runtime="onnx"),
-    # The page loads one of the two, by what the device's processor can do.
+    # The variant without relaxed SIMD: with it, int8 answers depend on the device's processor.
     Library("@litertjs/core", {
         "dist/index.js": "litert/index.js",
-        **{f"wasm/litert_wasm{kind}.{end}": f"litert/litert_wasm{kind}.{end}"
-           for kind in ("_internal", "_compat_internal") for end in ("js", "wasm")}},
+        **{f"wasm/litert_wasm_compat_internal.{end}": f"litert/litert.{end}"
+           for end in ("js", "wasm")}},
         runtime="tflite", imports=("@litertjs/wasm-utils", "./wasm_utils.js")),
     Library("@litertjs/wasm-utils", {"dist/index.js": "litert/wasm_utils.js"}, runtime="tflite"),
 )

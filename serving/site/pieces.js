@@ -3,9 +3,9 @@
 //
 // Characters are code points, as Python counts them.
 
-// The library finds Han characters by UTF-16 unit, so it sees none beyond the first 65,536.
-const FIRST_ASTRAL = 0x10000;
-const isAstralHan = (text) => text.codePointAt(0) >= FIRST_ASTRAL && /^\p{Script=Han}/u.test(text);
+// Words of their own for BERT. The library looks at UTF-16 units, so it finds none of these; the
+// ranges are the Rust library's.
+const RARE_HAN = /^[\u{20000}-\u{2A6DF}\u{2A700}-\u{2B81F}\u{2B920}-\u{2CEAF}\u{2F800}-\u{2FA1F}]$/u;
 
 const escape = (text) => text.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&");
 
@@ -64,7 +64,7 @@ function normalize(normalizer, chars) {
   // One character at a time, as the Rust library does: a capital sigma at a word's end becomes
   // the small one that stands inside words.
   return chars.flatMap((char) => {
-    const pad = normalizer.config.handle_chinese_chars && isAstralHan(char.char);
+    const pad = normalizer.config.handle_chinese_chars && RARE_HAN.test(char.char);
     const text = normalizer.normalize(char.char);
     return Array.from(pad ? ` ${text} ` : text, (part) => ({ ...char, char: part }));
   });

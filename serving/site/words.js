@@ -9,8 +9,8 @@
  */
 
 const PUNCTUATION = "\\p{P}\\u0021-\\u002F\\u003A-\\u0040\\u005B-\\u0060\\u007B-\\u007E";
-const WORD = new RegExp(`\\p{Script=Han}|[${PUNCTUATION}]|(?:(?!\\p{Script=Han})[^\\s${PUNCTUATION}])+`,
-  "gu");
+const WORD = new RegExp("\\p{Script=Han}|" + // \\s would hold U+FEFF, and lack U+0085
+  `[${PUNCTUATION}]|(?:(?!\\p{Script=Han})[^\\p{White_Space}${PUNCTUATION}])+`, "gu");
 
 /** Split a text as BERT does: at blanks, around punctuation, and around Han characters. */
 export function splitWords(text) {
