@@ -1,7 +1,7 @@
-"""The JavaScript libraries of a static site: fetched once through npm, held to site/package-lock.json.
+"""The JavaScript libraries of a static site, fetched once through npm.
 
-npm compares each archive with the lock's sha512. Only the files that a page needs are kept, in the
-cache folder of `tf_pipeline/fetch.py`.
+npm compares each archive with the sha512 of site/package-lock.json. Only the files that a page
+needs are kept, in the cache folder of `tf_pipeline/fetch.py`.
 """
 
 import hashlib
@@ -61,6 +61,7 @@ def find(folder: Path | None) -> Path:
     if folder is not None:
         _check(folder)
         return folder
+    # Another lock is another folder; the files in it were whole when it was renamed.
     name = f"site-libraries-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     cache = cache_folder()
     found = cache / name
@@ -76,7 +77,6 @@ def find(folder: Path | None) -> Path:
         raise UserError(f"Cannot keep the site's libraries in the cache folder {cache}: {error}. "
                         "Make it writable, free space there, or name another folder with "
                         "KIT_CACHE.") from error
-    _check(found)
     return found
 
 
@@ -115,26 +115,25 @@ def _check(modules: Path) -> None:
         package = modules / library.package
         wanted = locked[f"node_modules/{library.package}"]["version"]
         try:
-            version = json.loads((package / "package.json").read_text("utf-8"))["version"]
+            found = json.loads((package / "package.json").read_text("utf-8"))["version"]
         except (OSError, ValueError, KeyError):
-            version = "nothing"
+            found = "none"
         lacking = [name for name in library.files if not (package / name).is_file()]
-        if version != wanted or lacking:
-            raise UserError(f"{modules} has {version} of {library.package}"
-                            f"{' without ' + lacking[0] if lacking and version == wanted else ''}, "
-                            f"and the site needs {wanted}. In a folder with serving/site/"
-                            "package.json and package-lock.json run `npm ci --ignore-scripts`, and "
-                            "pass its node_modules as --libraries; or delete a folder in the cache.")
+        if found != wanted or lacking:
+            what = f"{library.package} {wanted}" if found != wanted else str(package / lacking[0])
+            raise UserError(f"{modules} lacks {what} (found: {found}). Run `npm ci "
+                            "--ignore-scripts` in a copy of serving/site and pass its node_modules "
+                            "as --libraries, or leave --libraries out.")
 
 
 def _fill(folder: Path) -> None:
     """Install into a folder beside `folder` and keep what pages load."""
     npm = shutil.which("npm")
     if npm is None:
-        raise UserError("There is no command 'npm', which fetches the page's JavaScript libraries "
-                        "once. Install Node.js (Debian and Ubuntu: apt install npm); or run `npm "
-                        "ci --ignore-scripts` in serving/site on another computer and pass "
-                        "--libraries node_modules.")
+        raise UserError("npm is missing, which fetches the page's JavaScript libraries once. "
+                        "Install Node.js (Debian and Ubuntu: apt install npm); or run `npm ci "
+                        "--ignore-scripts` in a copy of serving/site on another computer and pass "
+                        "its node_modules as --libraries.")
     staging = folder.with_name(f".{folder.name}.partial")  # the lock makes one name enough
     shutil.rmtree(staging, ignore_errors=True)  # left behind by a kill
     staging.mkdir()

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from tf_pipeline.task import create
 from . import libraries
 from .options import WebOptions
 
+log = logging.getLogger(__name__)
 TASKS = ("classify", "embed", "match", "multilabel", "regress", "tag")
 RUNTIMES = ("onnx", "tflite")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -34,6 +36,8 @@ def write(artifact: Path, options: WebOptions) -> Path:
     for path in (*TOKENIZER, *(graph.path for graph in graphs)):
         manifest.check_files(artifact, path)
     modules = libraries.find(options.libraries)
+    for leftover in sorted(out.parent.glob(f".{out.name}.partial-*")):
+        log.warning("Found %s: a site was cut off there. Nothing uses it; delete it.", leftover)
     staging = out.parent / f".{out.name}.partial-{os.getpid()}"
     with disk_errors(out):
         staging.mkdir(parents=True)
@@ -41,8 +45,8 @@ def write(artifact: Path, options: WebOptions) -> Path:
             _fill(staging, artifact, manifest, graphs)
             libraries.copy(modules, {graph.runtime for graph in graphs}, staging / "libraries")
             _write_kept(staging, manifest)
-            for path in staging.rglob("*"):
-                sync(path)
+            for written in staging.rglob("*"):
+                sync(written)
             os.rename(staging, out)
             sync(out.parent)
         finally:
@@ -68,9 +72,8 @@ def _chosen(manifest: Manifest, options: WebOptions) -> list[Graph]:
 
 def _fill(folder: Path, artifact: Path, manifest: Manifest, graphs: list[Graph]) -> None:
     """Copy the page, the tokenizer and the graphs, and describe them in site.json."""
-    for path in sorted(libraries.SITE.rglob("*")):
-        if path.suffix == ".js":
-            _copy(path, folder / "site" / path.relative_to(libraries.SITE))
+    for script in sorted(libraries.SITE.rglob("*.js")):
+        _copy(script, folder / "site" / script.relative_to(libraries.SITE))
     for name in SHARED:
         _copy(WEB / name, folder / "web" / name)
     for name in ("index.html", "service_worker.js"):  # they reach what lies at or below them
@@ -107,14 +110,14 @@ def _write_kept(folder: Path, manifest: Manifest) -> None:
     """Write kept.js, which tells the service worker what to keep; its version is the content's."""
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")
                    if path.is_file() and path.name != "service_worker.js")
-    later = [path for path in paths if path.startswith(("model/onnx/", "libraries/"))
+    read = [path for path in paths if not path.endswith(".txt") and path != "index.html"]
+    later = [path for path in read if path.startswith(("model/onnx/", "libraries/onnx/",
+                                                       "libraries/litert/"))
              or path.endswith(".tflite")]
-    later = [path for path in later if not path.endswith((".txt", "tokenizers.js"))]
-    page = [path for path in paths if path not in later and not path.endswith(".txt")]
     digest = hashlib.sha256()
     for path in paths:
         known = manifest.files.get(path.removeprefix("model/"), {}).get("sha256")
         digest.update(f"{path} {known or sha256(folder / path)}\n".encode())
     kept = {"version": digest.hexdigest()[:16], "later": later,
-            "page": ["./", *(path for path in page if path != "index.html")]}
+            "page": ["./", *(path for path in read if path not in later)]}
     (folder / "kept.js").write_text(f"self.KEPT = {json.dumps(kept, indent=2)};\n", "utf-8")

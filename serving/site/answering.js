@@ -20,9 +20,11 @@ let model = null, encoder = null;
 let loaded = { path: null, runner: null };
 
 async function fetched(path) {
-  const response = await fetch(new URL(path, root));
-  if (!response.ok) throw new Error(`${path} cannot be loaded: the server says ${response.status}.`);
-  return response;
+  const response = await fetch(new URL(path, root)).catch(() => {
+    throw new Error(`${path} cannot be loaded: there is no network, and it is not kept yet.`);
+  });
+  if (response.ok) return response;
+  throw new Error(`${path} cannot be loaded: the server says ${response.status}.`);
 }
 
 async function open() {
@@ -32,17 +34,29 @@ async function open() {
   model = about;
 }
 
-/** Load a file unless it is the one that is loaded; only one is held, as phones have little room. */
+/** Load a file unless it is loaded; only one is held, as phones have little room. */
 async function load(file, progress) {
   if (loaded.path === file.path) return loaded.runner;
   loaded.runner?.release();
   loaded = { path: null, runner: null };
-  const bytes = await read(await fetched(`model/${file.path}`), file.bytes, progress);
-  await check(bytes, file);
+  const bytes = await download(file, progress);
   const runtime = await import(`./runtimes/${{ onnx: "onnx", tflite: "litert" }[file.runtime]}.js`);
   const runner = await runtime.load(bytes, output(file));
   loaded = { path: file.path, runner };
   return runner;
+}
+
+async function download(file, progress) {
+  const path = `model/${file.path}`;
+  let found = "";
+  for (let attempt = 0; attempt < 2; attempt++) {
+    const bytes = await read(await fetched(path), file.bytes, progress);
+    found = await sha256(bytes);
+    if (found === null || found === file.sha256) return bytes;
+    await forget(path);
+  }
+  throw new Error(`${file.path} has sha256 ${found.slice(0, 12)}… and ` +
+    `${file.sha256.slice(0, 12)}… was published: it was changed or damaged on the way.`);
 }
 
 async function read(response, total, progress) {
@@ -57,13 +71,16 @@ async function read(response, total, progress) {
   }
 }
 
-async function check(bytes, { path, sha256 }) {
-  if (!self.crypto?.subtle) return; // pages at http:// of another computer have none
+async function sha256(bytes) {
+  if (!self.crypto?.subtle) return null; // at http:// addresses of other computers
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  if (found !== sha256) {
-    throw new Error(`${path} has sha256 ${found.slice(0, 12)}… and ${sha256.slice(0, 12)}… was ` +
-      "published: it was changed or damaged on the way. Load the page again.");
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Take a file out of what is kept on the device, so that it is asked for again. */
+async function forget(path) {
+  for (const name of await caches.keys()) {
+    await (await caches.open(name)).delete(new URL(path, root));
   }
 }
 

@@ -1,5 +1,5 @@
-// A file's outputs to answers, as tf_pipeline's tasks decode them; tests hold both sides to the
-// same fixtures (tests/data/decoding.json). Pure functions: no page, no runtime.
+// A file's outputs to answers, as tf_pipeline's tasks decode them: a test holds both sides to the
+// same answers (tests/platforms/test_on_a_site.py). Pure functions: no page, no runtime.
 
 const OUTSIDE = "O";
 const STARTS = "BSU", ENDS = "ESL"; // BIO, BMES, BIOES and BILOU write a start and an end like this
@@ -152,6 +152,6 @@ export function readSpans(tags) {
   return spans;
 }
 
-// As Python's `in`: an empty prefix is in every text.
+// An empty prefix is in every text, as in Python.
 const isStart = (prefix) => STARTS.includes(prefix);
 const isEnd = (prefix) => ENDS.includes(prefix);

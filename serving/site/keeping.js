@@ -56,8 +56,10 @@ export class Keeper {
   async #show() {
     const missing = [], kept = [];
     for (const one of this.#model.files) ((await isKept(one.path)) ? kept : missing).push(one);
-    say(missing.length ? `Ready without a network, with ${kept.map(({ path }) => path).join(", ")}. ` +
-      "Other files are kept when first chosen." : "Ready without a network, with every file.");
+    const names = kept.map(({ path }) => path).join(", ");
+    say(missing.length
+      ? `Ready without a network, with ${names}. Other files are kept when first chosen.`
+      : "Ready without a network, with every file.");
     const bytes = missing.reduce((sum, one) => sum + one.bytes, 0);
     button.textContent = `Keep all files, ${megabytes(bytes)} more`;
     button.hidden = !missing.length;
@@ -87,7 +89,9 @@ async function isKept(path) {
 async function until(holds) {
   const end = performance.now() + PATIENCE_MS;
   while (!(await holds())) {
-    if (performance.now() > end) throw new Error("the browser does not keep it; the disk may be full.");
+    if (performance.now() > end) {
+      throw new Error("the browser does not keep it. The disk may be full.");
+    }
     await new Promise((resolve) => { setTimeout(resolve, 100); });
   }
 }

@@ -5,7 +5,8 @@
 
 // Words of their own for BERT. The library looks at UTF-16 units, so it finds none of these; the
 // ranges are the Rust library's.
-const RARE_HAN = /^[\u{20000}-\u{2A6DF}\u{2A700}-\u{2B81F}\u{2B920}-\u{2CEAF}\u{2F800}-\u{2FA1F}]$/u;
+const RARE_HAN = new RegExp("^[\\u{20000}-\\u{2A6DF}\\u{2A700}-\\u{2B81F}\\u{2B920}-\\u{2CEAF}" +
+  "\\u{2F800}-\\u{2FA1F}]$", "u");
 
 const escape = (text) => text.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&");
 

@@ -11,7 +11,9 @@ async function open() {
   const response = await fetch("site.json").catch(() => {
     throw new Error("The site cannot be reached. See whether there is a network, then press Ask.");
   });
-  if (!response.ok) throw new Error(`site.json cannot be loaded: the server says ${response.status}.`);
+  if (!response.ok) {
+    throw new Error(`site.json cannot be loaded: the server says ${response.status}.`);
+  }
   const model = await response.json();
   // After the form has the files: it says which of them answers.
   setTimeout(() => keeper.start(model));

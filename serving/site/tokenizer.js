@@ -27,7 +27,8 @@ export class Encoder {
    */
   encode(texts, limit) {
     const tokens = texts.map((text) => this.#tokens(text));
-    const lengths = shortened(tokens.map(({ length }) => length), limit - this.#added(texts.length));
+    const room = limit - this.#added(texts.length);
+    const lengths = shortened(tokens.map(({ length }) => length), room);
     const cut = tokens.map((some, i) => some.slice(0, lengths[i]));
     return this.#finished(cut[0], cut[1] ?? null);
   }

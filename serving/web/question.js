@@ -108,7 +108,9 @@ async function ask({ now = false } = {}) {
   const mine = running = new AbortController();
   answers.setAttribute("aria-busy", "true");
   let patient = true, words = `Waiting for ${file.value} …`;
-  const showWaiting = () => { if (!patient && running === mine) at("latency").textContent = words; };
+  const showWaiting = () => {
+    if (!patient && running === mine) at("latency").textContent = words;
+  };
   const waiting = setTimeout(() => { patient = false; showWaiting(); }, PATIENCE_MS);
   try {
     const start = performance.now();

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.chromium import browser  # noqa: F401
 from tests.conftest import ROOT
 
 HERE = Path(__file__).parent

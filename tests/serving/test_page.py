@@ -48,7 +48,8 @@ def test_the_page_names_no_other_server_and_writes_no_markup():
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", content)
         assert not re.search(r"<script>|<style| on\w+=| style=", content), name
     ids = set(re.findall(r'id="([\w-]+)"', files["index.html"]))
-    assert set(re.findall(r'at\("([\w-]+)"\)', files["page.js"])) <= ids
+    scripts = "".join(content for name, content in files.items() if name.endswith(".js"))
+    assert set(re.findall(r'at\("([\w-]+)"\)', scripts)) <= ids
 
 
 @pytest.mark.parametrize("path", ["/web/", "/web/pages.py", "/web/..%2Fpages.py", "/web/index.html",

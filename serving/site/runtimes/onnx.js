@@ -10,6 +10,9 @@ ort.env.wasm.numThreads = self.crossOriginIsolated
   ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
 ort.env.logLevel = "error";
 
+const tensor = (values) =>
+  new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);
+
 /**
  * Load an .onnx file.
  * @param {Uint8Array} bytes
@@ -19,9 +22,8 @@ ort.env.logLevel = "error";
 export async function load(bytes, output) {
   const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
   async function run(inputs) {
-    const feeds = Object.fromEntries(session.inputNames.map((name) => [name,
-      new ort.Tensor("int64", BigInt64Array.from(inputs[name], BigInt), [1, inputs[name].length])]));
-    const { [output]: found } = await session.run(feeds, [output]);
+    const named = session.inputNames.map((name) => [name, tensor(inputs[name])]);
+    const { [output]: found } = await session.run(Object.fromEntries(named), [output]);
     return found.data;
   }
   return { run, release: () => session.release() };
