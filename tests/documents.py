@@ -141,7 +141,10 @@ class Desk:
         self.ran.append(line)
         where, first = f"{page.name}:{block.line}", line.split()[0]
         assert first in ("python", "curl", "make", "printf"), f"{where}: who runs {line!r}?"
-        if line.startswith("python -m serving") and "tf-serving" not in line.split():
+        verb = line.split()[3:4]
+        if verb == ["web"] and line.startswith("python -m serving") and not shutil.which("npm"):
+            line = f"{line} 2>&1 | grep '^error: npm is missing'"
+        elif line.startswith("python -m serving") and verb not in (["web"], ["tf-serving"]):
             self._serve(line)
             return
         if first == "curl":

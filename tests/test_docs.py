@@ -24,7 +24,7 @@ BEFORE = {"train": (), "export": ("train",), "phone": ("train",), "browser": ("t
 RUN = sorted((page for page in PAGES if blocks(page)),
              key=lambda page: (*BEFORE, page.stem).index(page.stem))
 FOREIGN_FLAGS = {"--noproxy", "--gpus", "--logdir", "--enable_batching", "--enable-batching",
-                 "--enable_model_warmup", "--python"}
+                 "--enable_model_warmup", "--python", "--ignore-scripts", "--directory", "--bind"}
 
 
 @pytest.fixture(scope="session")
@@ -106,10 +106,10 @@ def test_flags_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
     words = set(FOREIGN_FLAGS)
     for main, verbs in ((tf_pipeline_main, ("train --task classify", "train --task tag",
                                             "train --task embed", "train --task mlm",
-                                            "vocabulary", "predict", "evaluate", "import",
+                                            "vocabulary", "trim", "predict", "evaluate", "import",
                                             "doctor")),
                         (export_main, ("convert", "verify", "inspect")),
-                        (serving_main, ("", "tf-serving"))):
+                        (serving_main, ("", "tf-serving", "web"))):
         for verb in verbs:
             with pytest.raises(SystemExit):
                 main([*verb.split(), "--help"])

@@ -13,6 +13,7 @@ import pytest
 
 from serving.options import WebOptions
 from serving.static_site import write
+from tests.conftest import command
 from tests.platforms.sites import Page, content_type, hosted
 from tf_pipeline import Predictor
 from tf_pipeline.artifact import Manifest
@@ -253,3 +254,14 @@ def test_a_screen_reader_gets_names_and_answers(page: Page) -> None:
     assert {("textbox", "Sentences, one a line"), ("combobox", "File that answers"),
             ("button", "Ask"), ("list", "Answers"), ("heading", "classify"),
             ("region", "On this device")} <= named
+
+
+def test_libraries_that_cannot_be_fetched(toy_artifact: Callable[[str], Path],
+                                          tmp_path: Path) -> None:
+    done = command("serving", "web", toy_artifact("classify"), "--out", tmp_path / "site",
+                   KIT_CACHE=str(tmp_path / "cache"), npm_config_cache=str(tmp_path / "npm"),
+                   npm_config_registry="http://127.0.0.1:9/", npm_config_fetch_retries="0")
+    assert done.returncode == 2
+    assert "npm could not fetch the page's libraries (code ECONNREFUSED" in done.stderr
+    assert not (tmp_path / "site").exists()
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
