@@ -43,11 +43,11 @@ LIBRARIES = (
         "dist/ort.wasm.min.mjs": "onnx/ort.js",
         "dist/ort-wasm-simd-threaded.mjs": "onnx/ort-wasm.js",
         "dist/ort-wasm-simd-threaded.wasm": "onnx/ort-wasm.wasm"}, runtime="onnx"),
-    # The variant without relaxed SIMD: with it, int8 answers depend on the device's processor.
+    # The page loads one of the two builds, by what the device's processor can do.
     Library("@litertjs/core", {
         "dist/index.js": "litert/index.js",
-        **{f"wasm/litert_wasm_compat_internal.{end}": f"litert/litert.{end}"
-           for end in ("js", "wasm")}},
+        **{f"wasm/litert_wasm_{build}.{end}": f"litert/litert_wasm_{build}.{end}"
+           for build in ("internal", "compat_internal") for end in ("js", "wasm")}},
         runtime="tflite", imports=("@litertjs/wasm-utils", "./wasm_utils.js")),
     Library("@litertjs/wasm-utils", {"dist/index.js": "litert/wasm_utils.js"}, runtime="tflite"),
 )
@@ -140,7 +140,7 @@ def _fill(folder: Path) -> None:
     try:
         for name in ("package.json", LOCK.name):
             shutil.copyfile(SITE / name, staging / name)
-        log.info("Fetching the page's libraries through npm, once: about 30 MB ...")
+        log.info("Fetching the page's libraries through npm, once: about 40 MB ...")
         words = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         try:
             done = subprocess.run(words, cwd=staging, text=True, capture_output=True, check=False,

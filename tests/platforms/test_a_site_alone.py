@@ -164,7 +164,7 @@ def test_text_is_never_markup(page: Page) -> None:
 
 def test_types_are_those_that_browsers_ask_for(address: str) -> None:
     for path, kind in (("libraries/onnx/ort-wasm.wasm", "application/wasm"),
-                       ("libraries/litert/litert.wasm", "application/wasm"),
+                       ("libraries/litert/litert_wasm_internal.wasm", "application/wasm"),
                        ("libraries/tokenizers.js", "text/javascript")):
         assert content_type(f"{address}/classify/{path}") == kind
 

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export import ConvertOptions
+from export.pipeline import build
 from serving.options import WebOptions
 from serving.static_site import RUNTIMES, TASKS, write
-from tests.conftest import opinions, pairs, travels
+from tests.conftest import opinions, pairs, routes, travels, write_csv
 from tests.platforms.sites import Page, hosted
 from tests.tf_pipeline.test_sentencepiece import checkpoint  # noqa: F401
 from tf_pipeline import Predictor, TrainConfig, fit, plugins, spans, tasks
+from tf_pipeline.artifact import Manifest
 from tf_pipeline.text import Encoded, TextEncoder
 from tf_pipeline.words import Words
 
@@ -78,44 +81,64 @@ def assert_equal(found: dict[str, Any], wanted: dict[str, Any], tolerance: float
             assert found[key] == pytest.approx(value, abs=tolerance), key
 
 
+def numbers(answer: dict[str, Any]) -> list[float]:
+    """Give an answer's scores, of labels in their order."""
+    if "spans" in answer:
+        return [span["score"] for span in answer["spans"]]
+    return answer.get("embedding") or list(
+        dict(sorted(answer.get("scores", answer).items())).values())
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_file_answers_as_predictor(task: str, toy_artifact: Callable[[str], Path],
                                          open_site: Callable[[Path], Page]) -> None:
     artifact = toy_artifact(task)
     page, asked = open_site(artifact), questions(task)
-    graphs = [g for g in Predictor(artifact).manifest.graphs if g.runtime in RUNTIMES]
+    graphs = [g for g in Manifest.load(artifact).graphs if g.runtime in RUNTIMES]
     assert {(g.runtime, g.variant) for g in graphs} == {
         (runtime, variant) for runtime in RUNTIMES for variant in ("float32", "int8")}
     for graph in graphs:
         predictor = Predictor(artifact, graph.runtime, graph.variant, graph.length)
-        found = page.ask(asked, graph.path)
-        for texts, one, wanted in zip(asked, found, predictor(asked), strict=True):
+        found, wanted = page.ask(asked, graph.path), predictor(asked)
+        for texts, one, other in zip(asked, found, wanted, strict=True):
             try:
-                assert_equal(one, wanted, 1e-4)
+                assert_equal(one, other, 1e-4 if graph.variant == "float32" else 0.02)
             except AssertionError as error:
-                raise AssertionError(f"{graph.path}, {texts}: {one}, not {wanted}") from error
-    if task == "tag":  # the test would pass without spans, too
-        assert sum(len(one["spans"]) for one in found) > 100
+                raise AssertionError(f"{graph.path}, {texts}: {one}, not {other}") from error
+        # int8 arithmetic is exact but for roundings that processors do otherwise: of few texts.
+        flat = [np.array([x for answer in answers for x in numbers(answer)])
+                for answers in (found, wanted)]
+        assert np.median(np.abs(flat[0] - flat[1])) < 1e-5, graph.path
+        if task == "tag":  # equal lists of spans may both be empty
+            assert sum(len(one["spans"]) for one in found) > 100
 
 
 def test_a_real_model_answers_as_predictor(open_site: Callable[[Path], Page],
                                            tmp_path: Path) -> None:
-    """MiniLM, whose int8 arithmetic is not a toy's: 384 products to a sum."""
-    from export import ConvertOptions
-    from export.pipeline import build
-    from tests.conftest import routes, write_csv
-
     data = f"csv:{write_csv(tmp_path / 'routes.csv', routes())}"
     run = fit(TrainConfig(task="embed", train=data, epochs=0, max_len=64, out=tmp_path / "run"))
     artifact = tmp_path / "minilm"
     build(run, ConvertOptions(out=artifact, formats=("onnx", "tflite"), lengths=(32, 64)))
     page, asked = open_site(artifact), questions("embed")
-    for graph in Predictor(artifact).manifest.graphs:
+
+    def vectors(answers: list[dict[str, Any]]) -> np.ndarray:
+        return np.array([answer["embedding"] for answer in answers])
+
+    exact = {length: vectors(Predictor(artifact, "tflite", "float32", length)(asked))
+             for length in (32, 64)}
+    for graph in Manifest.load(artifact).graphs:
         predictor = Predictor(artifact, graph.runtime, graph.variant, graph.length)
-        found = np.array([one["embedding"] for one in page.ask(asked, graph.path)])
-        wanted = np.array([one["embedding"] for one in predictor(asked)])
-        worst = np.abs(found - wanted).max()
-        assert worst < (1e-4 if graph.variant == "float32" else 5e-3), (graph.path, worst)
+        found, wanted = vectors(page.ask(asked, graph.path)), vectors(predictor(asked))
+        if graph.variant == "float32":
+            np.testing.assert_allclose(found, wanted, atol=1e-4, err_msg=graph.path)
+            continue
+        cosines = (found * wanted).sum(1)
+        assert cosines.min() > 0.995, graph.path
+        assert cosines.mean() > 0.999, graph.path
+        # As near to the exact vectors as Python's.
+        reference = exact[graph.length or 64]
+        near, other = [(some * reference).sum(1).mean() for some in (found, wanted)]
+        assert near == pytest.approx(other, abs=5e-4), graph.path
 
 
 # ---- the tokenizer

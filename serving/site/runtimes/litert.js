@@ -2,13 +2,13 @@
 
 import { loadAndCompile, loadLiteRt, Tensor } from "../../libraries/litert/index.js";
 
-const at = (file) => new URL(`../../libraries/litert/${file}`, import.meta.url).href;
+const FOLDER = new URL("../../libraries/litert/", import.meta.url).href;
 let started = null; // once for all files
 
 function start() {
   // Its script looks for the .wasm beside the worker, which has no address.
-  self.Module = { locateFile: () => at("litert.wasm") };
-  return loadLiteRt(at("litert.js"));
+  self.Module = { locateFile: (file) => FOLDER + file };
+  return loadLiteRt(FOLDER);
 }
 
 /**
