@@ -59,19 +59,21 @@ def find(folder: Path | None) -> Path:
     The cache is filled through npm when it is first needed. UserError where that cannot be done.
     """
     if folder is not None:
-        _check(folder)
+        if lacking := _lacking(folder):
+            raise UserError(f"{folder} lacks {lacking}. Run `npm ci --ignore-scripts` in a copy of "
+                            "serving/site and pass its node_modules as --libraries, or leave "
+                            "--libraries out.")
         return folder
-    # Another lock is another folder; the files in it were whole when it was renamed.
     name = f"site-libraries-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     cache = cache_folder()
     found = cache / name
     try:
-        if not found.exists():
+        if _lacking(found):
             from filelock import FileLock
 
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / f".{name}.lock"):
-                if not found.exists():  # another process may have done it
+                if _lacking(found):  # another process may have filled it
                     _fill(found)
     except OSError as error:
         raise UserError(f"Cannot keep the site's libraries in the cache folder {cache}: {error}. "
@@ -108,8 +110,8 @@ def _rename_import(path: Path, package: str, file: str) -> None:
     path.write_text(_CHANGED + text.replace(f'"{package}"', f'"{file}"'), "utf-8")
 
 
-def _check(modules: Path) -> None:
-    """Compare versions with the lock's, and see that each file is there."""
+def _lacking(modules: Path) -> str:
+    """Say what a node_modules folder lacks of the lock's versions and their files, if anything."""
     locked = json.loads(LOCK.read_text("utf-8"))["packages"]
     for library in LIBRARIES:
         package = modules / library.package
@@ -118,12 +120,12 @@ def _check(modules: Path) -> None:
             found = json.loads((package / "package.json").read_text("utf-8"))["version"]
         except (OSError, ValueError, KeyError):
             found = "none"
-        lacking = [name for name in library.files if not (package / name).is_file()]
-        if found != wanted or lacking:
-            what = f"{library.package} {wanted}" if found != wanted else str(package / lacking[0])
-            raise UserError(f"{modules} lacks {what} (found: {found}). Run `npm ci "
-                            "--ignore-scripts` in a copy of serving/site and pass its node_modules "
-                            "as --libraries, or leave --libraries out.")
+        if found != wanted:
+            return f"{library.package} {wanted} (found: {found})"
+        for name in library.files:
+            if not (package / name).is_file():
+                return f"{library.package}/{name}"
+    return ""
 
 
 def _fill(folder: Path) -> None:
@@ -159,6 +161,7 @@ def _fill(folder: Path) -> None:
                 target = whole / library.package / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(staging / "node_modules" / library.package / name, target)
+        shutil.rmtree(folder, ignore_errors=True)  # something in it was missing
         os.rename(whole, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -35,6 +35,9 @@ def write(artifact: Path, options: WebOptions) -> Path:
     graphs = _chosen(manifest, options)
     for path in (*TOKENIZER, *(graph.path for graph in graphs)):
         manifest.check_files(artifact, path)
+    if manifest.drift:
+        log.warning("Artifact %s was published with --accept-drift: at least one of its files does "
+                    "not give the trained model's answers. The page says so.", manifest.name)
     modules = libraries.find(options.libraries)
     for leftover in sorted(out.parent.glob(f".{out.name}.partial-*")):
         log.warning("Found %s: a site was cut off there. Nothing uses it; delete it.", leftover)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from serving import libraries
 from serving.options import WebOptions
 from serving.static_site import write
 from tests.conftest import command
@@ -254,6 +255,20 @@ def test_a_screen_reader_gets_names_and_answers(page: Page) -> None:
     assert {("textbox", "Sentences, one a line"), ("combobox", "File that answers"),
             ("button", "Ask"), ("list", "Answers"), ("heading", "classify"),
             ("region", "On this device")} <= named
+
+
+def test_libraries_are_fetched_once_and_again_where_one_is_lost(tmp_path: Path,
+                                                                 monkeypatch: Any) -> None:
+    monkeypatch.setenv("KIT_CACHE", str(tmp_path))
+    found = libraries.find(None)
+    stamps = {path: path.stat().st_mtime_ns for path in found.rglob("*") if path.is_file()}
+    assert libraries.find(None) == found
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    lost = found / "onnxruntime-web/dist/ort.wasm.min.mjs"
+    lost.unlink()
+    assert libraries.find(None) == found
+    assert lost.is_file()
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_libraries_that_cannot_be_fetched(toy_artifact: Callable[[str], Path],

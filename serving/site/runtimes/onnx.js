@@ -2,12 +2,10 @@
 
 import * as ort from "../../libraries/onnx/ort.js";
 
-const MOST_THREADS = 4; // more gain little on a text
-
 const at = (file) => new URL(`../../libraries/onnx/${file}`, import.meta.url).href;
 ort.env.wasm.wasmPaths = { mjs: at("ort-wasm.js"), wasm: at("ort-wasm.wasm") };
-ort.env.wasm.numThreads = self.crossOriginIsolated
-  ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+// More threads are workers of their own, which the page's policy does not reach.
+ort.env.wasm.numThreads = 1;
 ort.env.logLevel = "error";
 
 const tensor = (values) =>
