@@ -7,7 +7,7 @@ from typing import Literal
 from tf_pipeline.config import option
 from tf_pipeline.errors import UserError
 
-Quantize = Literal["int8", "none"]
+Quantize = Literal["int8", "float16", "int8,float16", "none"]
 Signatures = Literal["text,tokens", "tokens"]
 
 
@@ -20,7 +20,8 @@ class ConvertOptions:
                                       "keras")
     lengths: tuple[int, ...] = option((), help="a TFLite file for each; default: the smallest of "
                                       "32, 64, 128, 256 that holds 99 % of the evaluation texts")
-    quantize: Quantize = option("int8", help="int8: write int8 files beside the float32 ones")
+    quantize: Quantize = option("int8", help="smaller files of TFLite and ONNX to write beside "
+                                "the float32 ones")
     signatures: Signatures = option("text,tokens", help="of the SavedModel; tokens: core "
                                     "operations only, no tf-text in the server")
     version: int = option(1, help="version folder of the SavedModel, as TF Serving counts")
@@ -41,3 +42,8 @@ class ConvertOptions:
             raise UserError(f"--lengths holds {bad[0]}; the shortest useful length is 3.")
         if self.drop_failed and self.accept_drift:
             raise UserError("--drop-failed and --accept-drift contradict each other; give one.")
+
+    @property
+    def smaller(self) -> tuple[str, ...]:
+        """Variants beside float32."""
+        return tuple(name for name in ("float16", "int8") if name in self.quantize)

@@ -15,20 +15,28 @@ from .. import bert_graph, quantization
 from ..options import ConvertOptions
 from ..twin import Twin
 
-FLOAT32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"  # names that transformers.js opens
+# Names that transformers.js opens.
+FLOAT32, FLOAT16, INT8 = "onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onnx"
 
 
 def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Graph]:
-    """Write the float32 file, and the int8 one from it."""
+    """Write the float32 file, and the smaller ones from it."""
     import onnx
 
     outputs = twin.task.OUTPUTS["onnx"]
     path = staging / FLOAT32
     path.parent.mkdir()
     model = whole(twin, outputs)
-    onnx.save(_stored_once(model), path)
+    shared = _stored_once(model)
+    onnx.save(shared, path)
     yield Graph(FLOAT32, "onnx", "float32", outputs, path.stat().st_size)
-    if options.quantize == "int8":
+    if "float16" in options.smaller:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        half = convert_float_to_float16(shared, keep_io_types=True)
+        onnx.save(half, staging / FLOAT16)
+        yield Graph(FLOAT16, "onnx", "float16", outputs, (staging / FLOAT16).stat().st_size)
+    if "int8" in options.smaller:
         candidates = quantization.quantize(twin, model, staging / INT8)
         size = (staging / INT8).stat().st_size
         # batch 1: activations are scaled by the largest of a batch, so a text's answer would

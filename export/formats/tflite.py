@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Graph]:
-    """Write `model_L64.tflite` and `model_L64_int8.tflite` for each length.
+    """Write `model_L64.tflite`, `model_L64_int8.tflite` and what else is asked for each length.
 
     Classifiers get the metadata that MediaPipe opens them by, where it can use them.
     """
@@ -29,8 +29,8 @@ def convert(twin: Twin, staging: Path, options: ConvertOptions) -> Iterator[Grap
     for length in options.lengths:
         with tempfile.TemporaryDirectory(dir=staging) as folder:
             _save_frozen(twin, length, Path(folder))
-            for variant in ("float32", "int8") if options.quantize == "int8" else ("float32",):
-                name = f"model_L{length}{'' if variant == 'float32' else '_int8'}.tflite"
+            for variant in ("float32", *options.smaller):
+                name = f"model_L{length}{'' if variant == 'float32' else f'_{variant}'}.tflite"
                 content = _run_converter(Path(folder), variant)
                 if not refusal:
                     content = mediapipe.describe(content, twin.encoder.vocabulary, twin.task.labels)
@@ -74,8 +74,10 @@ def _run_converter(folder: Path, variant: str) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder),
                                                          signature_keys=["serving_default"])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if variant == "int8":
+    if variant != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]  # dynamic range: weights in 8 bits
+    if variant == "float16":
+        converter.target_spec.supported_types = [tf.float16]  # weights; GPUs compute in it too
     try:
         return converter.convert()
     except ConverterError as error:

@@ -267,3 +267,18 @@ def test_the_real_checkpoint_keeps_its_answers_and_sizes(opinions_csv: Path,
             assert [a["label"] for a in answers] == [a["label"] for a in expected]
             for answer, wanted in zip(answers, expected, strict=True):
                 assert answer["score"] == pytest.approx(wanted["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("task", ["classify", "tag", "embed", "mlm"])
+def test_float16_files_are_half_as_large_and_nearly_exact(
+        task: str, toy_run: Callable[[str], Path], tmp_path: Path) -> None:
+    manifest = pipeline.build(Run.load(toy_run(task)), ConvertOptions(
+        out=tmp_path / "a", formats=("onnx", "tflite"), quantize="float16"))
+    graphs = {g.path: g for g in manifest.graphs}
+    length = manifest.choose("tflite").length
+    for whole, half in (("onnx/model.onnx", "onnx/model_fp16.onnx"),
+                        (f"model_L{length}.tflite", f"model_L{length}_float16.tflite")):
+        assert graphs[half].variant == "float16"
+        assert graphs[half].bytes < 0.75 * graphs[whole].bytes  # a toy is structure for the most
+        assert 0 < max(graphs[half].parity["differences"].values()) < 0.1
+    assert set(graphs) == {g.path for g in manifest.graphs if g.variant in ("float32", "float16")}

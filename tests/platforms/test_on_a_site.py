@@ -118,7 +118,8 @@ def test_a_real_model_answers_as_predictor(open_site: Callable[[Path], Page],
     data = f"csv:{write_csv(tmp_path / 'routes.csv', routes())}"
     run = fit(TrainConfig(task="embed", train=data, epochs=0, max_len=64, out=tmp_path / "run"))
     artifact = tmp_path / "minilm"
-    build(run, ConvertOptions(out=artifact, formats=("onnx", "tflite"), lengths=(32, 64)))
+    build(run, ConvertOptions(out=artifact, formats=("onnx", "tflite"), lengths=(32, 64),
+                              quantize="int8,float16"))
     page, asked = open_site(artifact), questions("embed")
 
     def vectors(answers: list[dict[str, Any]]) -> np.ndarray:
