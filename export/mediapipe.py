@@ -26,6 +26,7 @@ _PARSER = "1.1.0"  # least version that knows a BERT tokenizer
 _ROLES = {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "segment_ids"}
 # Numbers of metadata_schema.fbs.
 _FEATURE_PROPERTIES, _TENSOR_AXIS_LABELS, _VOCABULARY, _BERT_TOKENIZER = 1, 2, 5, 4
+_LEFT_OUT, _KEPT = ("Mn", "Cc", "Cf", "Co"), "\t\n\r"  # of BERT's normalizer
 _ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
@@ -98,10 +99,10 @@ def _differing(found: Encoded, expected: Encoded) -> int:
 
 def fold(text: str) -> str:
     """Do before MediaPipe's tokenizer what it leaves out of BERT's: then its ids are BERT's."""
-    bare = "".join(char for char in unicodedata.normalize("NFD", text)
-                   if unicodedata.category(char) != "Mn"
-                   and (char.isspace() or unicodedata.category(char)[0] != "C"))
-    return bare.lower()
+    bare = (char for char in unicodedata.normalize("NFD", text)
+            if char in _KEPT or unicodedata.category(char) not in _LEFT_OUT and char != "\ufffd")
+    # One by one: at a word's end Python makes another letter of a capital sigma, and BERT does not.
+    return "".join(" " if char.isspace() else char.lower() for char in bare)
 
 
 def _metadata(roles: Sequence[str]) -> bytes:

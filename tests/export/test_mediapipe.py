@@ -16,7 +16,9 @@ from tf_pipeline.run import Run
 
 # Marks, capitals and signs beyond ASCII, and some that cannot be seen.
 TEXTS = ["Café naïve RÉSUMÉ", "Ünïcödé ÇÉ", "the ÉLAN of déjà vu", "İstanbul Αθήνα Привет",
-         "½ — “quote” …", "x\u200by\u00adz\ttab", "中国 カタカナ", "don't SHOUT", "🙂 ﬁne ẞ ǅ", ""]
+         "½ — “quote” …", "x\u200by\u00adz\ttab", "中国 カタカナ", "don't SHOUT", "🙂 ﬁne ẞ ǅ", "",
+         "ΟΔΥΣΣΕΥΣ ΑΣ", "un\u00a0break\u3000able\u2028line", "v\x0bt\x85\ufeff \ufffd \x00 \ue000",
+         "not in every Unicode: \u0378 \U0001fae9"]
 
 
 def test_classifiers_carry_vocabulary_and_labels(artifact: Path) -> None:

@@ -1,5 +1,6 @@
 """The other side's software, each in an environment of its own, made once: `.platforms/NAME`."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,5 +29,25 @@ def environment() -> Callable[[str], Path]:
                                check=True)
                 stamp.write_text(requirements.read_text())  # last: it is whole
         return python
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def npm_folder() -> Callable[[str], Path]:
+    """Give a copy of a folder of tests/platforms with the packages of its package-lock.json."""
+    def make(name: str) -> Path:
+        source, folder = HERE / name, ROOT / ".platforms" / name
+        stamp, wanted = folder / "installed", (source / "package-lock.json").read_text("utf-8")
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+            if not stamp.exists() or stamp.read_text("utf-8") != wanted:
+                # Without scripts: onnxruntime-node's would download CUDA, and the CPU's library
+                # is in the package.
+                subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                               cwd=folder, check=True)
+                stamp.write_text(wanted, "utf-8")  # last: it is whole
+        return folder
 
     return make

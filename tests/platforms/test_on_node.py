@@ -1,7 +1,6 @@
 """transformers.js and onnxruntime-web, in Node, open the artifact as it is and answer as Keras."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from export.twin import Twin
-from tests.conftest import ROOT
-from tests.platforms.conftest import HERE
 from tf_pipeline import plugins, tasks
 from tf_pipeline.predictor import Predictor
 from tf_pipeline.run import Run
@@ -32,19 +28,9 @@ Ask = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="session")
-def node() -> Ask:
+def node(npm_folder: Callable[[str], Path]) -> Ask:
     """Give a function that runs a program of tests/platforms/node: JSON in, JSON lines out."""
-    source, folder = HERE / "node", ROOT / ".platforms/node"
-    folder.parent.mkdir(exist_ok=True)
-    stamp, wanted = folder / "installed", (source / "package-lock.json").read_text("utf-8")
-    with FileLock(f"{folder}.lock"):
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-        if not stamp.exists() or stamp.read_text("utf-8") != wanted:
-            # Without scripts: onnxruntime-node's would download CUDA, and the CPU's library is in
-            # the package.
-            subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                           cwd=folder, check=True)
-            stamp.write_text(wanted, "utf-8")  # last: it is whole
+    folder = npm_folder("node")
 
     def ask(program: str, *words: Path | str, given: Any) -> list[dict[str, Any]]:
         done = subprocess.run(["node", folder / program, *words], input=json.dumps(given),
