@@ -334,7 +334,8 @@ class _Conversion:
             labels=task.labels, options=self.run.info["options"], max_len=self.run.max_len,
             metric=task.METRIC, graphs=tuple(self.graphs), files={}, signatures=signatures,
             tokenizer={"pad_id": encoder.pad_id, "wordpiece": encoder.is_wordpiece,
-                       "lower_case": encoder.lower_case, "strip_accents": encoder.strip_accents},
+                       "lower_case": encoder.lower_case, "strip_accents": encoder.strip_accents,
+                       "marks_case": encoder.marks_case},
             refused=tuple({"path": p, "reason": r} for p, r in self.failed
                           if self.options.drop_failed),
             drift=bool(self.failed) and self.options.accept_drift,

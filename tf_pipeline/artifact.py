@@ -47,7 +47,7 @@ class Manifest:
     options: dict[str, Any]
     max_len: int
     metric: str
-    tokenizer: dict[str, Any]  # pad_id, lower_case, strip_accents, wordpiece
+    tokenizer: dict[str, Any]  # pad_id, wordpiece, lower_case, strip_accents, marks_case
     graphs: tuple[Graph, ...]
     files: dict[str, dict[str, Any]]  # path -> bytes, sha256: all but manifest.json
     signatures: dict[str, Any]  # SavedModel signature name -> inputs and outputs
