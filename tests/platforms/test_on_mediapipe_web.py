@@ -12,7 +12,8 @@ import pytest
 
 from export import mediapipe
 from export.twin import Twin
-from tests.conftest import opinions
+from tests.conftest import ROOT, opinions
+from tests.platforms.conftest import HERE
 from tests.platforms.sites import Page, hosted
 from tf_pipeline import Predictor, sources
 from tf_pipeline.run import Run
@@ -92,6 +93,13 @@ def test_the_page_folds_as_python_does(browser: Any, site: tuple[Path, str]) -> 
     differing = {text for text, one in zip(given, found, strict=True)
                  if one != mediapipe.fold(text)}
     assert differing <= {"x\U0001171ey"}  # a sign of Ahom: Unicode 15 made an accent of it
+
+
+def test_the_page_of_the_documentation_folds_so_too() -> None:
+    script = (HERE / "mediapipe_web/classify.js").read_text("utf-8")
+    fold = script.partition("export const fold")[2].partition(";\n\n")[0]
+    assert "normalize" in fold
+    assert f"const fold{fold};" in (ROOT / "docs/browser.md").read_text("utf-8")
 
 
 def sent(page: Page) -> list[tuple[str, str]]:

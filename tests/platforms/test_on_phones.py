@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.conftest import ROOT, opinions, travels
 from tests.platforms.conftest import HERE
 from tests.platforms.test_on_a_site import ODD, random_texts
 from tf_pipeline import Predictor, checkpoints
+from tf_pipeline.task import create
 from tf_pipeline.text import TextEncoder
 
 pytestmark = pytest.mark.platforms
@@ -132,6 +134,31 @@ def test_folding_for_mediapipe(minilm: TextEncoder, ask: Ask) -> None:
     found = mediapipe._encode(minilm, folded, 128)
     assert mediapipe._differing(found, expected) == 0
     assert mediapipe._differing(mediapipe._encode(minilm, texts, 128), expected) > 150
+
+
+@pytest.mark.parametrize("task", ["classify", "multilabel"])
+def test_labels_are_those_of_predictor(task: str, ask: Ask,
+                                       toy_artifact: Callable[[str], Path]) -> None:
+    predictor = Predictor(toy_artifact(task), "tflite", "float32")
+    labels, options = predictor.task.labels, predictor.task.options
+    if task == "classify":
+        options = replace(options, abstain_below=0.99)
+        predictor.task = create(task, labels, vars(options))
+    texts = sentences(200)
+    answers = predictor(texts)
+    thresholds = getattr(options, "thresholds", ()) or (0.5,) * len(labels)
+    limits = [*thresholds, getattr(options, "abstain_below", 0)]
+    scores = [np.array([*(answer["scores"][label] for label in labels), *limits])
+              for answer in answers]
+    found = [line.split(" ") for line in ask("labels", texts, predictor.encoder, labels=labels,
+                                             logits=scores)]
+    if task == "classify":
+        expected = [str(answer["label"] or "null") for answer in answers]
+        assert [best for best, _ in found] == expected
+    else:
+        expected = [",".join(answer["labels"]) for answer in answers]
+        assert [several for _, several in found] == expected
+    assert len(set(expected)) > 2
 
 
 def test_spans_are_those_of_predictor(program: tuple[str, list[Path | str]], ask: Ask,

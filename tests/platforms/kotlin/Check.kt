@@ -8,6 +8,8 @@ import kit.text.Tokenizer
 import kit.text.TokenizerSettings
 import kit.text.SymbolReader
 import kit.text.findSpans
+import kit.text.likeliest
+import kit.text.overThreshold
 import kit.text.placeWords
 import kit.text.windows
 import java.io.File
@@ -36,6 +38,12 @@ fun main(words: Array<String>) {
                 val starts = windows.runningFold(0) { sum, window -> sum + window.ids.size }
                 findSpans(labels, text, places, places.map { values[starts[it.window] + it.token].toFloatArray() })
                     .joinToString(" ") { "${it.label},${it.begin},${it.end},${toHex(it.text)},${it.score}" }
+            }
+            "labels" -> { // scores, then thresholds, then what the likeliest label must reach
+                val values = numbers.split(",").map { it.toDouble() }
+                val scores = labels.zip(values.map { it.toFloat() }).toMap()
+                val thresholds = labels.zip(values.drop(labels.size)).toMap()
+                "${likeliest(scores, values.last())} ${overThreshold(scores, thresholds).joinToString(",")}"
             }
             else -> error("unknown question $question")
         })

@@ -47,6 +47,12 @@ while let line = readLine() {
         print(findSpans(labels: labels, text: text, words: words, logits: logits).map {
             "\($0.label),\($0.begin),\($0.end),\(toHex($0.text)),\($0.score)"
         }.joined(separator: " "))
+    case "labels": // scores, then thresholds, then what the likeliest label must reach
+        let values = parts[3].split(separator: ",").map { Double($0)! }
+        let scores = Dictionary(uniqueKeysWithValues: zip(labels, values.map { Float($0) }))
+        let thresholds = Dictionary(uniqueKeysWithValues: zip(labels, values[labels.count...]))
+        print(likeliest(scores, abstainBelow: values[values.count - 1]) ?? "null",
+              overThreshold(scores, thresholds: thresholds).joined(separator: ","))
     default:
         fatalError("unknown question \(parts[0])")
     }

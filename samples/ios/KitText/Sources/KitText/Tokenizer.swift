@@ -1,3 +1,5 @@
+import Foundation
+
 /// A piece of a word: its id, the number of its word, and the scalars of the text it stands for.
 struct Piece {
     let id: Int32
@@ -7,10 +9,10 @@ struct Piece {
 }
 
 /// A vocabulary that lacks a piece which BERT cannot do without.
-public struct VocabularyError: Error, CustomStringConvertible {
+public struct VocabularyError: LocalizedError {
     let piece: String
 
-    public var description: String {
+    public var errorDescription: String? {
         "vocab.txt has no line \(piece). Copy vocab.txt and manifest.json of one artifact."
     }
 }
