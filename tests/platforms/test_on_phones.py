@@ -18,7 +18,7 @@ import pytest
 from export import mediapipe
 from tests.conftest import ROOT, opinions, travels
 from tests.platforms.conftest import HERE
-from tests.platforms.test_on_a_site import ODD, random_texts
+from tests.platforms.test_on_a_site import ODD, in_python, random_texts
 from tf_pipeline import Predictor, checkpoints
 from tf_pipeline.task import create
 from tf_pipeline.text import TextEncoder
@@ -27,6 +27,9 @@ pytestmark = pytest.mark.platforms
 JAVA = "openjdk-17-jre-headless"
 LANGUAGES = ["kotlin", *(["swift"] if shutil.which("swiftc") else [])]
 ACCENTED = dict(zip("aceinouy", "áçêïñöūÿ", strict=True)) | {"s": "s\u0323", "A": "Å", "E": "É"}
+
+RARE_HAN = "".join(f"x{char}" for char in "\U0002b73f\U0002b740\U0002b81f\U0002b820\U0002b91f"
+                   "\U0002b920\U0002ceaf\U0002ceb0")
 
 Ask = Callable[..., list[str]]
 
@@ -111,19 +114,36 @@ def rows(encoder: TextEncoder, texts: list[str], limit: int) -> list[str]:
     return [",".join(map(str, encoder.encode([text], None, limit).ids)) for text in texts]
 
 
+def place_in(language: str, text: str, place: int) -> int:
+    """Count as the language's file does: Kotlin's in units of UTF-16, Swift's as Python."""
+    return len(text[:place].encode("utf-16-le")) // 2 if language == "kotlin" else place
+
+
 @pytest.mark.parametrize("kind", ["folded", "cased", "marked"])
 def test_ids_are_those_of_python(kind: str, minilm: TextEncoder, ask: Ask) -> None:
     """On a real vocabulary: in a tiny one most of these pieces are unknown."""
     encoder = {"folded": minilm, "cased": minilm.recase(cased=True),
                "marked": minilm.mark_case((1, 2))}[kind]
     assert (encoder.lower_case, encoder.marks_case) == (kind != "cased", kind == "marked")
-    texts = [*sentences(200), *ODD, *random_texts(500)]
+    texts = [*sentences(200), *ODD, *random_texts(500), RARE_HAN]
     for limit in (128, 16):
         found = ask("encode", texts, encoder, limit)
         expected = rows(encoder, texts, limit)
         differing = [(text, one, other) for text, one, other in
                      zip(texts, found, expected, strict=True) if one != other]
         assert not differing, f"{len(differing)} of {len(texts)} texts: {differing[:3]}"
+
+
+@pytest.mark.parametrize("limit", [12, 40])
+def test_words_are_read_where_python_reads_them(
+        limit: int, program: tuple[str, list[Path | str]], minilm: TextEncoder, ask: Ask) -> None:
+    encoder = minilm.mark_case((1, 2))
+    texts = [*sentences(100), *ODD, *random_texts(200), "unbelievablenesses " * 40]
+    for text, line in zip(texts, ask("words", texts, encoder, limit), strict=True):
+        words = in_python(encoder, text, limit)[-1]
+        assert [[int(n) for n in word.split(",")] for word in line.split(" ") if word] == [
+            [word["window"], word["token"], place_in(program[0], text, word["begin"]),
+             place_in(program[0], text, word["end"])] for word in words], text
 
 
 def test_folding_for_mediapipe(minilm: TextEncoder, ask: Ask) -> None:
@@ -185,11 +205,8 @@ def test_spans_are_those_of_predictor(program: tuple[str, list[Path | str]], ask
         assert [(label, bytes.fromhex(part).decode()) for label, _, _, part, _ in spans] == [
             (span["label"], span["text"]) for span in wanted["spans"]], text
         for (_, begin, end, _, score), span in zip(spans, wanted["spans"], strict=True):
-            # Kotlin counts units of UTF-16, and Swift's file Unicode scalars, as Python does.
-            places = [span["start"], span["end"]]
-            if program[0] == "kotlin":
-                places = [len(text[:place].encode("utf-16-le")) // 2 for place in places]
-            assert [int(begin), int(end)] == places, text
+            assert [int(begin), int(end)] == [
+                place_in(program[0], text, span[end]) for end in ("start", "end")], text
             assert float(score) == pytest.approx(span["score"], abs=1e-5)
         count += len(spans)
     assert count > 200

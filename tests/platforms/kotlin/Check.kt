@@ -31,6 +31,8 @@ fun main(words: Array<String>) {
             "fold" -> toHex(SymbolReader(settings).fold(text))
             "encode" -> tokenizer.encode(text, limit.toInt()).joinToString(",")
             "windows" -> tokenizer.windows(text, limit.toInt()).joinToString(" ") { it.ids.joinToString(",") }
+            "words" -> placeWords(tokenizer.windows(text, limit.toInt()), tokenizer.marks)
+                .joinToString(" ") { "${it.window},${it.token},${it.begin},${it.end}" }
             "spans" -> {
                 val windows = tokenizer.windows(text, limit.toInt())
                 val places = placeWords(windows, tokenizer.marks)

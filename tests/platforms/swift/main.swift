@@ -34,6 +34,10 @@ while let line = readLine() {
         print(joined(tokenizer.encode(text, limit: limit)))
     case "windows":
         print(tokenizer.windows(text, limit: limit).map { joined($0.ids) }.joined(separator: " "))
+    case "words":
+        print(placeWords(tokenizer.windows(text, limit: limit), skipped: tokenizer.marks).map {
+            "\($0.window),\($0.token),\($0.begin),\($0.end)"
+        }.joined(separator: " "))
     case "spans":
         let windows = tokenizer.windows(text, limit: limit)
         let words = placeWords(windows, skipped: tokenizer.marks)
