@@ -14,6 +14,7 @@ from .config import (
     PrepareConfig,
     TrainConfig,
     TrimConfig,
+    VocabularyConfig,
     add_flags,
     from_flags,
 )
@@ -123,8 +124,6 @@ def _add_import(verbs: Any) -> None:
 
 
 def _add_vocabulary(verbs: Any) -> None:
-    from .vocabulary import VocabularyConfig
-
     verb = verbs.add_parser("vocabulary", help="make a vocabulary of your texts, for a new BERT")
     add_flags(verb, VocabularyConfig)
     verb.set_defaults(command=_vocabulary)
@@ -295,7 +294,7 @@ def _import(flags: argparse.Namespace) -> None:
 def _vocabulary(flags: argparse.Namespace) -> None:
     from . import vocabulary
 
-    config = from_flags(vocabulary.VocabularyConfig, flags)
+    config = from_flags(VocabularyConfig, flags)
     texts = vocabulary.write(config)
     command.show({"vocabulary": str(config.out), "pieces": config.size, "texts": texts},
                  f"{config.size} pieces of {texts} texts\nWrote {config.out}", flags.json)

@@ -4,35 +4,14 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from . import files, sources
-from .config import option
+from .config import VocabularyConfig
 from .errors import UserError
 from .task import text_of
 from .text import SPECIAL_TOKENS
 
 _SEEN = 2  # times that a piece must come: what came once may be a slip
-
-
-@dataclass(frozen=True)
-class VocabularyConfig:
-    """Settings of one vocabulary."""
-
-    train: str = option(help="texts, e.g. lines:corpus.txt")
-    out: Path = option(help="file to write, one piece a line, e.g. vocab.txt")
-    size: int = option(8000, help="pieces, special ones included")
-    cased: bool | None = option(None, off="--uncased", help="keep capitals, or fold them; training "
-                                "on the vocabulary needs the same flag")
-
-    def __post_init__(self) -> None:
-        if self.cased is None:
-            raise UserError(f"{self.out} would not say whether capitals count. Pass --cased to "
-                            "keep them or --uncased to fold them.")
-        if self.size <= len(SPECIAL_TOKENS):
-            raise UserError(f"--size is {self.size}; it must be above the {len(SPECIAL_TOKENS)} "
-                            "special pieces.")
 
 
 def write(config: VocabularyConfig) -> int:

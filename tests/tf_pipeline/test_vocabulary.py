@@ -7,9 +7,9 @@ import pytest
 
 from tests.conftest import opinions, write_lines
 from tf_pipeline import checkpoints, vocabulary
+from tf_pipeline.config import VocabularyConfig
 from tf_pipeline.errors import UserError
 from tf_pipeline.text import SPECIAL_TOKENS
-from tf_pipeline.vocabulary import VocabularyConfig
 
 TEXTS = [row["text"] for row in opinions(300)]
 MIXED = [*TEXTS, "大学在中国。", "我爱 the 大学", "Привет, мир", "naïve CAFÉ"] * 3
