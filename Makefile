@@ -5,7 +5,8 @@ VENV = .venv
 VENV_PYTHON = $(VENV)/bin/python
 SUPPORTED = sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check
-# Test processes at a time; one alone keeps one core busy most of the time.
+# Test processes at a time; one alone keeps one core busy most of the time. Files go out in their
+# order: those with few tests, the README's among them, take longest and would come last otherwise.
 TEST_JOBS ?= 2
 RUN_TIME_FILES = requirements.txt serving/requirements.txt
 
@@ -28,7 +29,8 @@ demo: $(VENV)/installed
 	@sh demo.sh $(VENV_PYTHON)
 
 test: $(VENV)/installed-dev
-	$(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile -m "not slow and not tpu and not platforms" $(ARGS)
+	$(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder \
+		-m "not slow and not tpu and not platforms" $(ARGS)
 
 test-slow: $(VENV)/installed-dev
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
