@@ -68,14 +68,14 @@ class Candidate:
 def quantize(twin: Twin, model: Any, target: Path) -> tuple[dict[str, Any], ...]:
     """Write the int8 file of an `onnx.ModelProto`; give what each recipe's file gave.
 
-    Taken is the nearest of the fast recipes, unless it loses more than half of the decisions that
+    Taken is the nearest of the fast recipes, unless it loses more of these texts' decisions than
     parity lets an int8 file lose, and the nearest exact one loses fewer.
     """
     trial = _Trial(twin, model)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         tried = trial.run_all(FAST, Path(folder))
         best = min(tried, key=lambda path: tried[path].error)
-        if tried[best].agreement < 1 - trial.allowed / 2:
+        if tried[best].agreement < trial.tolerance.agreement:
             exact = trial.run_all(EXACT, Path(folder))
             nearest = min(exact, key=lambda path: exact[path].error)
             tried |= exact
@@ -91,7 +91,6 @@ class _Trial:
     def __init__(self, twin: Twin, model: Any):
         self.task, self.model = twin.task, model
         self.tolerance = parity.tolerance_of(twin.task, "int8")
-        self.allowed = 1 - self.tolerance.agreement
         self.records = run.spread(twin.run.evaluation("validation"), TEXTS)
         self.encoded = twin.task.encode(self.records, twin.encoder, twin.run.max_len)
         self.expected = run_all(twin.runner, self.encoded)

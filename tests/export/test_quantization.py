@@ -66,7 +66,7 @@ def test_exact_weights_take_over_where_fast_ones_lose_too_much(
         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization, "FAST", (Turned("int7", 1.0),))
     fast, *exact = quantization.quantize(twin, model, tmp_path / "a.onnx")
-    assert fast["agreement"] < 0.995
+    assert fast["agreement"] < 0.99
     assert [c["weights"] for c in exact] == ["uint8"] * 3
     (taken,) = [c for c in exact if c["taken"]]
     assert taken["agreement"] > fast["agreement"]
