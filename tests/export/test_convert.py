@@ -269,7 +269,8 @@ def test_the_real_checkpoint_keeps_its_answers_and_sizes(opinions_csv: Path,
                 assert answer["score"] == pytest.approx(wanted["score"], abs=1e-4)
 
 
-@pytest.mark.parametrize("task", ["classify", "tag", "embed", "mlm"])
+@pytest.mark.parametrize("task", ["classify", *(
+    pytest.param(task, marks=pytest.mark.slow) for task in ("tag", "embed", "mlm"))])
 def test_float16_files_are_half_as_large_and_nearly_exact(
         task: str, toy_run: Callable[[str], Path], tmp_path: Path) -> None:
     manifest = pipeline.build(Run.load(toy_run(task)), ConvertOptions(

@@ -33,7 +33,8 @@ def opened(code: str, backend: str, *words: Path) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("task", ["classify", "embed", "mlm"])
+@pytest.mark.parametrize("task", ["classify", *(
+    pytest.param(task, marks=pytest.mark.slow) for task in ("embed", "mlm"))])
 def test_it_opens_with_keras_and_the_layers(task: str, backend: str, tmp_path: Path,
                                             toy_run: Callable[[str], Path],
                                             toy_weights: Callable[[str], Path]) -> None:
