@@ -19,8 +19,8 @@ const json = (path) => fetched(path).then((response) => response.json());
 let model = null, encoder = null;
 let loaded = { path: null, runner: null };
 
-async function fetched(path) {
-  const response = await fetch(new URL(path, root)).catch(() => {
+async function fetched(path, cache = "default") {
+  const response = await fetch(new URL(path, root), { cache }).catch(() => {
     throw new Error(`${path} cannot be loaded: there is no network, and it is not kept yet.`);
   });
   if (response.ok) return response;
@@ -49,8 +49,8 @@ async function load(file, progress) {
 async function download(file, progress) {
   const path = `model/${file.path}`;
   let found = "";
-  for (let attempt = 0; attempt < 2; attempt++) {
-    const bytes = await read(await fetched(path), file.bytes, progress);
+  for (const cache of ["default", "reload"]) {
+    const bytes = await read(await fetched(path, cache), file.bytes, progress);
     found = await sha256(bytes);
     if (found === null || found === file.sha256) return bytes;
     await forget(path);

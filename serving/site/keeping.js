@@ -70,7 +70,12 @@ export class Keeper {
 async function control() {
   const workers = navigator.serviceWorker;
   if (!workers) throw new Error("browsers keep pages from https:// addresses only.");
-  const registration = await workers.register("service_worker.js");
+  // kept.js, which names the version, is never taken from the browser's own cache.
+  const registration = await workers.register("service_worker.js", { updateViaCache: "none" });
+  if (workers.controller && registration.waiting) await takeNewVersion(registration.waiting);
+  // Browsers put off looking for a new version while pages load, so quick reloads would never
+  // find one. Without a network there is none to be found.
+  if (registration.active) registration.update().catch(() => {});
   if (workers.controller) return;
   await new Promise((resolve, reject) => {
     workers.addEventListener("controllerchange", resolve, { once: true });
@@ -79,6 +84,18 @@ async function control() {
       if (coming.state === "redundant") reject(new Error("the browser could not keep the page."));
     });
     registration.active?.postMessage("claim"); // after a reload past all caches
+  });
+}
+
+/**
+ * Start again with the version that was kept while this one was shown. Only a page that has just
+ * been opened does so: nothing is typed yet, and none of its files is still on the way.
+ */
+function takeNewVersion(waiting) {
+  return new Promise(() => { // what follows is the new page's
+    navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(),
+      { once: true });
+    waiting.postMessage("take over");
   });
 }
 

@@ -15,8 +15,6 @@ self.addEventListener("install", (event) => {
   // Past the browser's own cache, which may hold the version before.
   const requests = page.map((path) => new Request(new URL(path, SCOPE), { cache: "reload" }));
   event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(requests)));
-  // A reload is to give the new version also while another tab shows the old one.
-  self.skipWaiting();
 });
 
 self.addEventListener("activate", (event) => {
@@ -30,6 +28,8 @@ self.addEventListener("activate", (event) => {
 
 self.addEventListener("message", (event) => {
   if (event.data === "claim") event.waitUntil(self.clients.claim());
+  // Also while another tab shows the old version, and never while a page is being loaded.
+  if (event.data === "take over") event.waitUntil(self.skipWaiting());
 });
 
 self.addEventListener("fetch", (event) => {
@@ -40,7 +40,8 @@ self.addEventListener("fetch", (event) => {
 
 async function kept(event, address) {
   const cache = await caches.open(CACHE);
-  const found = await cache.match(address);
+  // Asked past all caches: what is kept was damaged on the way.
+  const found = event.request.cache === "reload" ? undefined : await cache.match(address);
   if (found) return found;
   const response = await fetch(event.request);
   if (response.status === 200) event.waitUntil(cache.put(address, response.clone()));

@@ -81,6 +81,11 @@ class Page:
             lambda driver: driver.execute_script(f"return {code}"), code)
         return self
 
+    def wait_for(self, code: str, timeout_s: float = 60) -> "Page":
+        """Wait until the body of an async function gives true."""
+        WebDriverWait(self.driver, timeout_s, 0.05).until(lambda _: self.run(code), code)
+        return self
+
     def ready(self) -> "Page":
         """Wait until the page works without a network."""
         return self.wait("document.getElementById('offline').textContent.startsWith('Ready')")
