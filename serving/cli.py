@@ -22,7 +22,7 @@ from tf_pipeline.artifact import Manifest
 from tf_pipeline.config import add_flags, from_flags
 from tf_pipeline.errors import USER_ERROR_EXIT, UserError
 
-from .options import DeployOptions, Limits, ServeOptions, WebOptions
+from .options import DeployOptions, Limits, Queueing, ServeOptions, WebOptions
 
 if TYPE_CHECKING:
     from tf_pipeline.predictor import Predictor
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        serve(flags.artifact, from_flags(ServeOptions, flags), from_flags(Limits, flags))
+        serve(flags.artifact, from_flags(ServeOptions, flags), from_flags(Limits, flags),
+              from_flags(Queueing, flags))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("artifact", type=Path, help="folder that `python -m export convert` wrote")
     add_flags(parser, ServeOptions)
     add_flags(parser.add_argument_group("limits of one request"), Limits)
+    add_flags(parser.add_argument_group("waiting"), Queueing)
     return parser
 
 
@@ -116,7 +118,7 @@ def _refuse_run(artifact: Path) -> None:
                         f"python -m export convert {artifact} --out artifacts/{artifact.name}")
 
 
-def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:
+def serve(artifact: Path, options: ServeOptions, limits: Limits, queueing: Queueing) -> None:
     """Serve until Ctrl-C or SIGTERM, then finish the requests under way and return."""
     _refuse_run(artifact)
     # First the port, which fails at once, then the model, which may take seconds to load.
@@ -132,7 +134,7 @@ def serve(artifact: Path, options: ServeOptions, limits: Limits) -> None:
                                                                 options.length))
         predictor = Predictor(artifact, options.runtime, options.variant, options.length,
                               options.threads)
-        app = create_app(predictor, limits, options.threads)
+        app = create_app(predictor, limits, options.threads, queueing)
         predictor.warm_up()
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning",
                                                access_log=False, timeout_graceful_shutdown=10))
@@ -178,7 +180,7 @@ def _cannot_listen(options: ServeOptions, error: OSError) -> UserError:
 
 def _invitation(predictor: "Predictor", listener: socket.socket) -> str:
     """Name the file, the address and a line to paste into a shell."""
-    from .server import takes_text
+    from .signatures import takes_text
 
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -27,6 +27,24 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Queueing:
+    """How requests wait for a file and share its calls."""
+
+    batch_size: int = option(32, help="most texts that one call of the model answers, of any "
+                             "number of requests; for files that take several at once")
+    queue_size: int = option(1024, help="most texts that may wait; a request beyond gets a 429 "
+                             "with Retry-After")
+    timeout_ms: int = option(30_000, help="a request's deadline, where X-Request-Timeout-Ms names "
+                             "no earlier one")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "queue_size", "timeout_ms"):
+            if getattr(self, name) < 1:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} is {getattr(self, name)}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """Which file answers, and where."""
 

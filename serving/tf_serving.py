@@ -6,7 +6,7 @@ ignores (unknown keys, a key given twice, an empty list) is refused here with a 
 
 import base64
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,13 +250,13 @@ def _float32(value: float) -> float:
         return float("inf")
 
 
-def not_found(name: str, version: str | None) -> str:
+def not_found(name: str, version: int | None) -> str:
     """Say that no such model is served."""
     asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
     return f"Servable not found for request: {asked}"
 
 
-def no_status(name: str, version: str | None) -> str:
+def no_status(name: str, version: int | None) -> str:
     """Say that no such model's status is known."""
     what = "any versions" if version is None else f"version {version}"
     return f"Could not find {what} of model {name}"
@@ -268,10 +268,12 @@ def not_of_kind(verb: str) -> str:
             f"Was: {PREDICT_METHOD}. Use :predict.")
 
 
-def status(version: int) -> dict[str, Any]:
-    """Give the body of `GET /v1/models/NAME`."""
-    return {"model_version_status": [{"version": str(version), "state": "AVAILABLE",
-                                      "status": {"error_code": "OK", "error_message": ""}}]}
+def status(versions: Iterable[tuple[int, str, str]]) -> dict[str, Any]:
+    """Give the body of `GET /v1/models/NAME`: versions with their state and what went wrong."""
+    return {"model_version_status": [
+        {"version": str(number), "state": state,
+         "status": {"error_code": "UNKNOWN" if error else "OK", "error_message": error}}
+        for number, state, error in versions]}
 
 
 def metadata(name: str, version: int, signatures: Mapping[str, Signature]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ function body(texts, file) {
 }
 
 async function open() {
-  const { model: name } = await fetchJson("healthz");
+  const { models } = await fetchJson("healthz");
+  // A server may have several models: ?model=NAME picks one.
+  const name = new URLSearchParams(location.search).get("model") ?? models[0].model;
   model = await fetchJson(`v1/models/${encodeURIComponent(name)}/files`);
   return model;
 }

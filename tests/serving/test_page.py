@@ -1,13 +1,15 @@
 """The page at `/` and the artifact's files behind it, over HTTP without a browser."""
 
+import asyncio
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from starlette.testclient import TestClient
 
 from serving import graphs, pages
-from serving.options import Limits
+from serving.options import Limits, Queueing
 from serving.server import create_app
 from tf_pipeline.predictor import Predictor
 
@@ -87,11 +89,12 @@ def test_served_file_is_named_and_answers_without_the_key(client, base, predicto
 
 
 def test_many_threads_load_a_file_once(predictor, manifest):
-    files = graphs.Graphs(predictor)
+    files = graphs.Graphs(predictor, Queueing())
     path = next(g.path for g in manifest.graphs if g.runtime == "tflite")
     with ThreadPoolExecutor(8) as pool:
         loaded = list(pool.map(files.get, [path] * 8))
-        answers = list(pool.map(lambda one: one.answer([TEXT])[0], loaded))
+        answers = list(pool.map(lambda one: asyncio.run(
+            one.answer([[TEXT]], time.monotonic() + 60))[0], loaded))
     assert len({id(one) for one in loaded}) == 1
     assert answers == answers[:1] * 8
 

@@ -186,7 +186,9 @@ def test_floats_keep_every_bit():
 
 def test_status_and_metadata():
     fine = {"error_code": "OK", "error_message": ""}
-    assert status(3) == {"model_version_status": [
+    wrong = {"error_code": "UNKNOWN", "error_message": "damaged"}
+    assert status([(4, "END", "damaged"), (3, "AVAILABLE", "")]) == {"model_version_status": [
+        {"version": "4", "state": "END", "status": wrong},
         {"version": "3", "state": "AVAILABLE", "status": fine}]}
     body = metadata("reviews", 3, SIGNATURES)
     assert body["model_spec"] == {"name": "reviews", "signature_name": "", "version": "3"}

@@ -1,0 +1,165 @@
+"""Requests that wait for one loaded file: the oldest goes first, with what is like it.
+
+While the file answers, further requests gather, and the next call takes them together. So a lone
+request never waits for company, and under load the batches grow by themselves.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from .errors import Busy, Late
+from .options import Queueing
+
+# Takes what several requests brought, and gives each one's result, in order.
+Act = Callable[[list[Any]], list[Any]]
+Observe = Callable[[str, float], None]  # a stage of answering and the seconds that it took
+_RECENT = 0.1  # weight of the newest call in the time that a text takes
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one request asks for."""
+
+    act: Act
+    payload: Any
+    texts: int  # or rows of token ids
+    like: Hashable  # only work of one kind and of about one length goes together
+    deadline: float  # in time.monotonic()
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    work: Work
+    future: Future = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """Hands work to one thread, as a loaded file answers one call at a time.
+
+    `ask` may be awaited in any event loop, of any thread.
+    """
+
+    def __init__(self, queueing: Queueing, batch_size: int, observe: Observe):
+        self._queueing, self._batch_size, self._observe = queueing, batch_size, observe
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0  # texts of the jobs
+        self._busy = False
+        self._text_s = 0.0  # seconds a text, of late
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "answer")
+
+    async def ask(self, work: Work) -> Any:
+        """Give the work's result.
+
+        Raises Busy where too much waits, and Late at the deadline; what is cancelled leaves the
+        queue.
+        """
+        job = _Job(work)
+        with self._lock:
+            self._refuse(work)
+            self._jobs.append(job)
+            self._waiting += work.texts
+            idle, self._busy = not self._busy, True
+        if idle:
+            self._next()
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(job.future),
+                                          work.deadline - time.monotonic())
+        except TimeoutError:
+            raise Late(f"The deadline passed after {time.monotonic() - job.since:.3f} s. Allow the "
+                       "request more time, or send fewer texts at once.") from None
+        finally:
+            self._forget(job)
+
+    def close(self) -> None:
+        """Let the thread end. Nothing may be asked any more."""
+        self._thread.shutdown(wait=False)
+
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for the file."""
+        return self._waiting
+
+    def _refuse(self, work: Work) -> None:
+        """Raise Busy at once for what would be too late, or more than may wait."""
+        wait_s = self._waiting * self._text_s
+        retry_after_s = max(1, math.ceil(wait_s))
+        if self._jobs and self._waiting + work.texts > self._queueing.queue_size:
+            raise Busy(f"{self._waiting} texts wait, and the request brings {work.texts}; allowed "
+                       f"are {self._queueing.queue_size}. Ask again in {retry_after_s} s, or raise "
+                       "--queue-size of the server.", retry_after_s)
+        if wait_s > (left_s := work.deadline - time.monotonic()):
+            raise Busy(f"{self._waiting} texts wait, which takes about {wait_s:.2f} s, and the "
+                       f"request's deadline is in {max(left_s, 0):.2f} s. Ask again in "
+                       f"{retry_after_s} s.", retry_after_s)
+
+    def _next(self) -> None:
+        """Hand the next jobs to the thread; nothing where none waits."""
+        with self._lock:
+            jobs = self._take()
+            if not jobs:
+                self._busy = False
+                return
+        start, texts = time.monotonic(), sum(job.work.texts for job in jobs)
+        call = self._thread.submit(jobs[0].work.act, [job.work.payload for job in jobs])
+        # Without the lock: the callback runs at once, here, where the call is done already.
+        call.add_done_callback(partial(self._finish, jobs, texts, start))
+
+    def _take(self) -> list[_Job]:
+        """Take the oldest job out of the queue, with others like it as far as there is room."""
+        taken: list[_Job] = []
+        room = self._batch_size
+        for job in list(self._jobs):
+            if taken and (job.work.like != taken[0].work.like or job.work.texts > room):
+                continue
+            self._remove(job)
+            if job.future.set_running_or_notify_cancel():
+                taken.append(job)
+                room -= job.work.texts
+                self._observe("queue", time.monotonic() - job.since)
+            if taken and room < 1:
+                break
+        return taken
+
+    def _remove(self, job: _Job) -> None:
+        self._jobs.remove(job)
+        self._waiting -= job.work.texts
+
+    def _forget(self, job: _Job) -> None:
+        """Take a job whose request is gone out of the queue."""
+        if job.future.cancelled():
+            with self._lock:
+                if job in self._jobs:
+                    self._remove(job)
+
+    def _finish(self, jobs: list[_Job], texts: int, start: float, call: Future) -> None:
+        """Give each request its result, and go on."""
+        pace = (time.monotonic() - start) / texts
+        self._text_s += (pace - self._text_s) * (_RECENT if self._text_s else 1)
+        if call.exception() and len(jobs) > 1:
+            for job in jobs:  # each alone, so that a request fails by its own fault only
+                self._thread.submit(job.work.act, [job.work.payload]).add_done_callback(
+                    partial(_deliver, [job]))
+            self._thread.submit(self._next)
+        else:
+            _deliver(jobs, call)
+            self._next()
+
+
+def _deliver(jobs: list[_Job], call: Future) -> None:
+    """Give each job its result, or all of them what went wrong."""
+    if error := call.exception():
+        for job in jobs:
+            job.future.set_exception(error)
+    else:
+        for job, result in zip(jobs, call.result(), strict=True):
+            job.future.set_result(result)

@@ -1,0 +1,83 @@
+"""The models that a server has, by name, version and label."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from . import tf_serving
+from .errors import NotFound
+from .service import Service
+
+# As TF Serving calls what becomes of a version.
+State = Literal["LOADING", "AVAILABLE", "UNLOADING", "END"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a model; `service` is there while it is AVAILABLE."""
+
+    number: int
+    state: State
+    service: Service | None = None
+    error: str = ""  # why it is not served
+
+
+class Catalogue:
+    """What is served now. Only one thread changes it, so no request sees half a change."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[int, Version]] = {}
+        self._labels: dict[str, Mapping[str, int]] = {}
+
+    @classmethod
+    def of(cls, service: Service) -> "Catalogue":
+        """Hold one model in one version."""
+        catalogue = cls()
+        catalogue.put(service.name, Version(service.version, "AVAILABLE", service))
+        return catalogue
+
+    @property
+    def services(self) -> list[Service]:
+        """The newest version of each model, by name."""
+        found = [self._newest(name) for name in sorted(self._versions)]
+        return [service for service in found if service is not None]
+
+    def put(self, name: str, version: Version) -> None:
+        """Add a version or change its state; what it was before lets go of its files."""
+        versions = self._versions.setdefault(name, {})
+        before = versions.get(version.number)
+        versions[version.number] = version
+        if before and before.service and before.service is not version.service:
+            before.service.retire()
+
+    def label(self, name: str, labels: Mapping[str, int]) -> None:
+        """Say which versions a model's labels mean."""
+        self._labels[name] = dict(labels)
+
+    def versions(self, name: str) -> dict[int, Version]:
+        """Give what is known of a model's versions; empty where there is no such model."""
+        return dict(self._versions.get(name, {}))
+
+    def find(self, name: str, version: int | None = None, label: str | None = None) -> Service:
+        """Give a version that answers, by default the newest; NotFound where there is none."""
+        if label is not None:
+            version = self._labels.get(name, {}).get(label)
+            if version is None:
+                raise NotFound(f"Unrecognized servable version label: {label}")
+        service = self._newest(name) if version is None else (
+            known.service if (known := self.versions(name).get(version)) else None)
+        if service is None:
+            raise NotFound(tf_serving.not_found(name, version))
+        return service
+
+    def statuses(self, name: str, version: int | None = None) -> list[Version]:
+        """Give a model's versions or one of them, the newest first; NotFound where none is."""
+        found = [known for number, known in sorted(self.versions(name).items(), reverse=True)
+                 if version in (None, number)]
+        if not found:
+            raise NotFound(tf_serving.no_status(name, version))
+        return found
+
+    def _newest(self, name: str) -> Service | None:
+        answering = [v for v in self.versions(name).values() if v.service]
+        return max(answering, key=lambda v: v.number).service if answering else None
