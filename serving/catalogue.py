@@ -37,6 +37,11 @@ class Catalogue:
         return catalogue
 
     @property
+    def names(self) -> list[str]:
+        """The models that are known, also those without a version that answers."""
+        return sorted(self._versions)
+
+    @property
     def services(self) -> list[Service]:
         """The newest version of each model, by name."""
         found = [self._newest(name) for name in sorted(self._versions)]

@@ -128,8 +128,8 @@ class Graphs:
     def __init__(self, served: Predictor, queueing: Queueing, threads: int | None = None,
                  observe: Observe = ignore):
         if served.manifest is None or served.graph is None:
-            raise UserError(f"{served.folder} is a run, and only artifacts are served. Convert "
-                            "it first: python -m export convert.")
+            raise UserError(f"{served.folder} is a run, not an artifact. Convert it first: "
+                            "python -m export convert.")
         refuse_weights(served.folder, served.graph)
         self._make = partial(LoadedGraph, queueing=queueing, observe=observe)
         self.served = self._make(served)

@@ -1,5 +1,6 @@
 """What a server or a static site can be asked for: flags of `python -m serving`."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,26 @@ class ServeOptions:
     length: int | None = option(None, help="text length of the TFLite file, e.g. 64")
     host: str = option("127.0.0.1", help="address to listen at; 0.0.0.0: all of this computer's")
     port: int = option(8501, help="0: any free one")
-    threads: int | None = option(None, help="threads of the runtime; default: its own choice")
+    threads: int | None = option(None, help="threads of the runtime; default: its own choice, or "
+                                 "with several workers the cores shared among them")
+    workers: int = option(1, help="processes that answer; they share the files' memory")
+    poll_s: float = option(2.0, help="look for new versions in a folder of models after so many "
+                           "seconds; 0: at SIGHUP only")
+
+    @property
+    def runtime_threads(self) -> int | None:
+        """Threads of each worker's runtime; None: the runtime's own choice."""
+        if self.threads is None and self.workers > 1:
+            return max(1, (os.cpu_count() or 1) // self.workers)
+        return self.threads
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise UserError(f"--port is {self.port}; allowed: 0 to 65535.")
+        if self.workers < 1:
+            raise UserError(f"--workers is {self.workers}; it must be 1 or more.")
+        if not self.poll_s >= 0:
+            raise UserError(f"--poll-s is {self.poll_s}; it must be 0 or more seconds.")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"--threads is {self.threads}; it must be 1 or more.")
 

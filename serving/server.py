@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,6 +22,7 @@ from .catalogue import Catalogue
 from .errors import Busy, Late, NotFound
 from .options import Limits, Queueing
 from .service import Json, Service
+from .watching import Watcher
 
 MODEL_PATHS = tuple("/v1/models/{name}" + which
                     for which in ("", "/versions/{version}", "/labels/{label}"))
@@ -29,10 +31,12 @@ _LONG_BODY = 50_000  # bytes; takes milliseconds to parse, and other requests wa
 
 
 def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
-               threads: int | None = None, queueing: Queueing | None = None) -> Starlette:
+               threads: int | None = None, queueing: Queueing | None = None,
+               watcher: Watcher | None = None) -> Starlette:
     """Build the ASGI application for a loaded artifact, or for a catalogue of several.
 
-    All but `limits` of requests' bodies is for an artifact: a catalogue's models have their own.
+    `threads` and `queueing` are for an artifact: a catalogue's models have their own. `watcher`
+    keeps a catalogue as its folder says while the application runs.
     """
     limits = limits or Limits()
     catalogue = model if isinstance(model, Catalogue) else Catalogue.of(
@@ -54,7 +58,18 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
         act = service.predict_json if verb == "predict" else service.answer_json
         return JSONResponse(await _while_connected(request, act(document, deadline)))
 
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if watcher is None:
+            yield
+            return
+        await watcher.refresh()  # the folder may have changed since the files were loaded
+        watching = asyncio.ensure_future(watcher.run())
+        yield
+        watching.cancel()
+
     app = Starlette(
+        lifespan=lifespan,
         routes=[*(Route(path + ":{verb}", ask, methods=["POST"]) for path in MODEL_PATHS),
                 *_descriptions(catalogue), *pages.ROUTES],
         exception_handlers={HTTPException: _http_error, UserError: _user_error,

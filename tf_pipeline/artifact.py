@@ -65,6 +65,9 @@ class Manifest:
         """Read an artifact's manifest; UserError where it is none, unfinished or too new."""
         path = folder / "manifest.json"
         if not path.exists():
+            if (folder / "run.json").exists():
+                raise UserError(f"{folder} is a run, not an artifact. Convert it first: "
+                                f"python -m export convert {folder} --out artifacts/{folder.name}")
             what = "holds no manifest.json" if folder.is_dir() else "does not exist"
             raise UserError(f"{folder} {what}: it is not a finished artifact. Give a folder that "
                             "`python -m export convert --out` wrote.")

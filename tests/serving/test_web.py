@@ -164,7 +164,7 @@ def test_other_tasks_and_runs_are_refused(artifact: Path, run_folder: Path, tmp_
     (tmp_path / "manifest.json").write_text(json.dumps({**content, "task": "mlm"}))
     for folder, message in ((tmp_path, "the task 'mlm', and pages answer classify, embed, match, "
                              "multilabel, regress, tag."),
-                            (run_folder, "is a run, and only artifacts are served")):
+                            (run_folder, "is a run, not an artifact")):
         assert main(["web", str(folder), "--out", str(tmp_path / "site")]) == 2
         assert message in capsys.readouterr().err
 

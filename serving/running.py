@@ -1,0 +1,181 @@
+"""Starts a server: takes the port, loads the models, and runs as many processes as asked."""
+
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import uvicorn
+
+from tf_pipeline.artifact import Manifest
+from tf_pipeline.errors import UserError
+from tf_pipeline.predictor import Predictor
+
+from .catalogue import Catalogue, Version
+from .graphs import refuse_weights
+from .options import Limits, Queueing, ServeOptions
+from .server import create_app
+from .service import Service
+from .signatures import takes_text
+from .store import Store
+from .watching import Watcher
+
+log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RESTART_S = 1.0  # before another process takes the place of one that ended at once
+
+
+def serve(folder: Path, options: ServeOptions, limits: Limits, queueing: Queueing) -> None:
+    """Serve an artifact, or a folder of models, until Ctrl-C or SIGTERM.
+
+    Then the requests under way are answered.
+    """
+    # First the port, which fails at once, then the model, which may take seconds to load.
+    with _bind(options) as listener:
+        catalogue, load = Catalogue(), partial(_load, options=options, limits=limits,
+                                               queueing=queueing)
+        watcher = None
+        if (folder / "manifest.json").exists() or not Store(folder).names():
+            service = load(folder)
+            catalogue.put(service.name, Version(service.version, "AVAILABLE", service))
+        else:
+            watcher = Watcher(Store(folder), catalogue, load, options.poll_s)
+            watcher.fill()
+        app = create_app(catalogue, limits, watcher=watcher)
+        try:
+            listener.listen(1024)
+        except OSError as error:
+            raise _cannot_listen(options, error) from None
+        log.info("%s", _invitation(catalogue, listener, options))
+        if options.workers == 1:
+            _run(app, listener, watcher)
+        else:
+            _supervise(options.workers, partial(_run, app, listener, watcher))
+
+
+def _load(folder: Path, options: ServeOptions, limits: Limits, queueing: Queueing) -> Service:
+    """Load and warm an artifact; UserError for one that cannot be served."""
+    graph = Manifest.load(folder).choose(options.runtime, options.variant, options.length)
+    refuse_weights(folder, graph)
+    if options.workers > 1 and graph.runtime == "saved_model":
+        raise UserError(f"--workers is {options.workers}, and {folder / graph.path} is a "
+                        "SavedModel, whose runtime cannot be shared among processes. Use "
+                        "--workers 1, or --runtime onnx.")
+    predictor = Predictor(folder, options.runtime, options.variant, options.length,
+                          options.runtime_threads)
+    predictor.warm_up()
+    return Service(predictor, limits, queueing, options.runtime_threads)
+
+
+def _run(app: Any, listener: socket.socket, watcher: Watcher | None) -> None:
+    """Answer until a signal; SIGHUP looks at the folder of models."""
+    parent = os.getppid()
+
+    async def end_with_parent() -> None:  # killed, it could not say so
+        server.should_exit = server.should_exit or os.getppid() != parent
+
+    server = uvicorn.Server(uvicorn.Config(
+        app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=10,
+        callback_notify=end_with_parent, timeout_notify=1))
+
+    def stop(number: int, frame: Any) -> None:
+        server.should_exit = True
+
+    # uvicorn takes the signals over, shuts down, and then raises them again for whoever had
+    # them before: without a handler here that would end the process with an error.
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, lambda *_: watcher.ask() if watcher else None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    server.run(sockets=[listener])
+
+
+def _supervise(count: int, work: Callable[[], None]) -> None:
+    """Run processes that share the listening socket and the loaded files' memory.
+
+    One that dies is replaced. SIGINT and SIGTERM end all of them, SIGHUP reaches all.
+    """
+    # What the collector writes into objects would copy their pages.
+    gc.collect()
+    gc.freeze()
+    children: dict[int, float] = {}
+    stopping = False
+
+    def start() -> None:
+        # Held back until the child has handlers of its own: these would end its siblings.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        process = os.fork()
+        if process == 0:
+            work()
+            os._exit(0)
+        children[process] = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def pass_on(number: int, frame: Any) -> None:
+        nonlocal stopping
+        stopping = stopping or number != signal.SIGHUP
+        for child in children:
+            os.kill(child, signal.SIGTERM if number == signal.SIGINT else number)
+
+    for number in _SIGNALS:
+        signal.signal(number, pass_on)
+    while len(children) < count and not stopping:
+        start()
+    while children:
+        process, status = os.wait()
+        began = children.pop(process)
+        if not stopping:
+            log.error("Process %d ended with %s; another takes its place.", process,
+                      os.waitstatus_to_exitcode(status))
+            if time.monotonic() - began < _RESTART_S:
+                time.sleep(_RESTART_S)
+            start()
+
+
+def _bind(options: ServeOptions) -> socket.socket:
+    """Take the address without answering at it yet."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            # A server that was just stopped leaves its port blocked for a minute otherwise.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:  # an unknown host name too
+        raise _cannot_listen(options, error) from None
+    return listener
+
+
+def _cannot_listen(options: ServeOptions, error: OSError) -> UserError:
+    return UserError(f"Cannot listen at {options.host} port {options.port}: {error.strerror}. "
+                     "Stop what listens there, or pass another --port (0: any free one) or "
+                     "--host.")
+
+
+def _invitation(catalogue: Catalogue, listener: socket.socket, options: ServeOptions) -> str:
+    """Name the models' files, the address, and a line to paste into a shell."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    names = ", ".join(service.predictor.name for service in catalogue.services)
+    first = catalogue.services[0]
+    model = f"{url}/v1/models/{quote(first.name, safe='')}"
+    example = dict(zip(first.predictor.task.text_fields, ("a text", "another"), strict=False))
+    texts = [list(example.values())] if len(example) > 1 else ["a text"]
+    verb, body = (("predict", {"instances": [example] if len(example) > 1 else texts})
+                  if takes_text(first.predictor) else ("answer", {"texts": texts}))
+    what = f"{model}:{verb} -d '{json.dumps(body)}'"
+    shared = "" if options.workers == 1 else (f" in {options.workers} processes of "
+                                              f"{options.runtime_threads} thread(s) each")
+    return f"Serving {names} at {url}{shared} - try: curl {what}"
