@@ -20,7 +20,8 @@ from .options import Queueing
 
 # Takes what several requests brought, and gives each one's result, in order.
 Act = Callable[[list[Any]], list[Any]]
-Observe = Callable[[str, float], None]  # a stage of answering and the seconds that it took
+# Takes "batch" and the texts of a call, or a stage of answering and the seconds that it took.
+Observe = Callable[[str, float], None]
 _RECENT = 0.1  # weight of the newest call in the time that a text takes
 
 
@@ -110,6 +111,7 @@ class Batcher:
                 self._busy = False
                 return
         start, texts = time.monotonic(), sum(job.work.texts for job in jobs)
+        self._observe("batch", texts)
         call = self._thread.submit(jobs[0].work.act, [job.work.payload for job in jobs])
         # Without the lock: the callback runs at once, here, where the call is done already.
         call.add_done_callback(partial(self._finish, jobs, texts, start))

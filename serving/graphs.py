@@ -26,7 +26,7 @@ MODULES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert",),
            "saved_model": ("tensorflow", "tensorflow_text")}
 
 
-def ignore(stage: str, seconds: float) -> None:
+def ignore(measure: str, value: float) -> None:
     """Measure nothing."""
 
 
@@ -172,6 +172,11 @@ class Graphs:
                               self._threads)
         predictor.warm_up()
         return self._make(predictor)
+
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for any of the files."""
+        return sum(loaded.waiting for loaded in list(self._loaded.values()))
 
     def close(self) -> None:
         """Let go of the files. Nothing may be asked any more."""

@@ -61,6 +61,27 @@ class ServeOptions:
     poll_s: float = option(2.0, help="look for new versions in a folder of models after so many "
                            "seconds; 0: at SIGHUP only")
 
+    log_requests: bool = option(False, help="write a JSON line for each request: time, path, "
+                                "status, milliseconds; never its texts")
+    token_file: Path | None = option(None, help="file with a token that requests must bring, as "
+                                     "Authorization: Bearer TOKEN; health is open")
+    tls_cert: Path | None = option(None, help="certificate chain in PEM, for https")
+    tls_key: Path | None = option(None, help="the certificate's private key in PEM")
+
+    @property
+    def token(self) -> str | None:
+        """What token_file holds, without blanks around."""
+        if self.token_file is None:
+            return None
+        try:
+            found = self.token_file.read_text("ascii").strip()
+        except (OSError, ValueError) as error:
+            raise UserError(f"--token-file {self.token_file} cannot be read: {error}.") from None
+        if len(found) < 16 or not found.isprintable():
+            raise UserError(f"--token-file {self.token_file} holds {len(found)} characters; "
+                            "expected one token of 16 or more, as `openssl rand -hex 32` makes.")
+        return found
+
     @property
     def runtime_threads(self) -> int | None:
         """Threads of each worker's runtime; None: the runtime's own choice."""
@@ -73,6 +94,12 @@ class ServeOptions:
             raise UserError(f"--port is {self.port}; allowed: 0 to 65535.")
         if self.workers < 1:
             raise UserError(f"--workers is {self.workers}; it must be 1 or more.")
+        for name in ("token_file", "tls_cert", "tls_key"):
+            if isinstance(getattr(self, name), str):  # as Python users write it
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UserError(f"--tls-cert is {self.tls_cert} and --tls-key is {self.tls_key}; https "
+                            "needs both.")
         if not self.poll_s >= 0:
             raise UserError(f"--poll-s is {self.poll_s}; it must be 0 or more seconds.")
         if self.threads is not None and self.threads < 1:

@@ -7,10 +7,13 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import uvicorn
@@ -19,6 +22,7 @@ from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 
+from .access import Access
 from .catalogue import Catalogue, Version
 from .graphs import refuse_weights
 from .options import Limits, Queueing, ServeOptions
@@ -27,6 +31,9 @@ from .service import Service
 from .signatures import takes_text
 from .store import Store
 from .watching import Watcher
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,10 +45,10 @@ def serve(folder: Path, options: ServeOptions, limits: Limits, queueing: Queuein
 
     Then the requests under way are answered.
     """
+    token = options.token
     # First the port, which fails at once, then the model, which may take seconds to load.
-    with _bind(options) as listener:
-        catalogue, load = Catalogue(), partial(_load, options=options, limits=limits,
-                                               queueing=queueing)
+    with _bind(options) as listener, _counting(options) as metrics:
+        catalogue, load = Catalogue(), Loader(options, limits, queueing, metrics)
         watcher = None
         if (folder / "manifest.json").exists() or not Store(folder).names():
             service = load(folder)
@@ -49,42 +56,87 @@ def serve(folder: Path, options: ServeOptions, limits: Limits, queueing: Queuein
         else:
             watcher = Watcher(Store(folder), catalogue, load, options.poll_s)
             watcher.fill()
-        app = create_app(catalogue, limits, watcher=watcher)
+        app = Access(create_app(catalogue, limits, watcher=watcher, metrics=metrics), catalogue,
+                     metrics, token, options.log_requests)
         try:
             listener.listen(1024)
         except OSError as error:
             raise _cannot_listen(options, error) from None
+        config = _configure(app, options)
         log.info("%s", _invitation(catalogue, listener, options))
+        work = partial(_run, config, listener, watcher)
         if options.workers == 1:
-            _run(app, listener, watcher)
+            work()
         else:
-            _supervise(options.workers, partial(_run, app, listener, watcher))
+            _supervise(options.workers, work)
 
 
-def _load(folder: Path, options: ServeOptions, limits: Limits, queueing: Queueing) -> Service:
-    """Load and warm an artifact; UserError for one that cannot be served."""
-    graph = Manifest.load(folder).choose(options.runtime, options.variant, options.length)
-    refuse_weights(folder, graph)
-    if options.workers > 1 and graph.runtime == "saved_model":
-        raise UserError(f"--workers is {options.workers}, and {folder / graph.path} is a "
-                        "SavedModel, whose runtime cannot be shared among processes. Use "
-                        "--workers 1, or --runtime onnx.")
-    predictor = Predictor(folder, options.runtime, options.variant, options.length,
-                          options.runtime_threads)
-    predictor.warm_up()
-    return Service(predictor, limits, queueing, options.runtime_threads)
+@dataclass(frozen=True)
+class Loader:
+    """Loads and warms artifacts; UserError for one that cannot be served."""
+
+    options: ServeOptions
+    limits: Limits
+    queueing: Queueing
+    metrics: "Metrics"
+
+    def __call__(self, folder: Path, name: str | None = None,
+                 version: int | None = None) -> Service:
+        """Load a folder, as the model and version of its manifest unless others are given."""
+        options = self.options
+        manifest = Manifest.load(folder)
+        graph = manifest.choose(options.runtime, options.variant, options.length)
+        refuse_weights(folder, graph)
+        if options.workers > 1 and graph.runtime == "saved_model":
+            raise UserError(f"--workers is {options.workers}, and {folder / graph.path} is a "
+                            "SavedModel, whose runtime cannot be shared among processes. Use "
+                            "--workers 1, or --runtime onnx.")
+        predictor = Predictor(folder, options.runtime, options.variant, options.length,
+                              options.runtime_threads)
+        predictor.warm_up()
+        service = Service(predictor, self.limits, self.queueing, options.runtime_threads,
+                          partial(self.metrics.observe, name or manifest.name))
+        service.name, service.version = name or manifest.name, version or manifest.version
+        return service
 
 
-def _run(app: Any, listener: socket.socket, watcher: Watcher | None) -> None:
+@contextmanager
+def _counting(options: ServeOptions) -> Iterator["Metrics"]:
+    """Give what counts; several processes count into files of a folder."""
+    if options.workers > 1:
+        with TemporaryDirectory(prefix="serving-metrics-") as folder:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            from .metrics import Metrics  # now, as the library reads that when it is imported
+
+            yield Metrics(shared=True)
+    else:
+        from .metrics import Metrics
+
+        yield Metrics()
+
+
+def _configure(app: Any, options: ServeOptions) -> uvicorn.Config:
+    """Give uvicorn's settings; a certificate that cannot be read is a UserError."""
+    config = uvicorn.Config(
+        app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=10,
+        timeout_notify=1, ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key)
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError, too
+        raise UserError(f"--tls-cert {options.tls_cert} and --tls-key {options.tls_key} cannot be "
+                        f"used: {error}. Both are files in PEM.") from None
+    return config
+
+
+def _run(config: uvicorn.Config, listener: socket.socket, watcher: Watcher | None) -> None:
     """Answer until a signal; SIGHUP looks at the folder of models."""
     parent = os.getppid()
 
     async def end_with_parent() -> None:  # killed, it could not say so
         server.should_exit = server.should_exit or os.getppid() != parent
 
-    server = uvicorn.Server(uvicorn.Config(
-        app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=10,
-        callback_notify=end_with_parent, timeout_notify=1))
+    config.callback_notify = end_with_parent
+    server = uvicorn.Server(config)
 
     def stop(number: int, frame: Any) -> None:
         server.should_exit = True
@@ -106,6 +158,8 @@ def _supervise(count: int, work: Callable[[], None]) -> None:
     # What the collector writes into objects would copy their pages.
     gc.collect()
     gc.freeze()
+    from prometheus_client.multiprocess import mark_process_dead
+
     children: dict[int, float] = {}
     stopping = False
 
@@ -135,6 +189,7 @@ def _supervise(count: int, work: Callable[[], None]) -> None:
         if not stopping:
             log.error("Process %d ended with %s; another takes its place.", process,
                       os.waitstatus_to_exitcode(status))
+            mark_process_dead(process)
             if time.monotonic() - began < _RESTART_S:
                 time.sleep(_RESTART_S)
             start()
@@ -167,7 +222,8 @@ def _cannot_listen(options: ServeOptions, error: OSError) -> UserError:
 def _invitation(catalogue: Catalogue, listener: socket.socket, options: ServeOptions) -> str:
     """Name the models' files, the address, and a line to paste into a shell."""
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if options.tls_cert else "http"
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     names = ", ".join(service.predictor.name for service in catalogue.services)
     first = catalogue.services[0]
     model = f"{url}/v1/models/{quote(first.name, safe='')}"

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +24,9 @@ from .options import Limits, Queueing
 from .service import Json, Service
 from .watching import Watcher
 
+if TYPE_CHECKING:
+    from .metrics import Metrics
+
 MODEL_PATHS = tuple("/v1/models/{name}" + which
                     for which in ("", "/versions/{version}", "/labels/{label}"))
 TIMEOUT = "x-request-timeout-ms"  # header: how long the client waits for the answer
@@ -32,11 +35,12 @@ _LONG_BODY = 50_000  # bytes; takes milliseconds to parse, and other requests wa
 
 def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
                threads: int | None = None, queueing: Queueing | None = None,
-               watcher: Watcher | None = None) -> Starlette:
+               watcher: Watcher | None = None, metrics: "Metrics | None" = None) -> Starlette:
     """Build the ASGI application for a loaded artifact, or for a catalogue of several.
 
     `threads` and `queueing` are for an artifact: a catalogue's models have their own. `watcher`
-    keeps a catalogue as its folder says while the application runs.
+    keeps a catalogue as its folder says while the application runs, and `metrics` are given at
+    /metrics.
     """
     limits = limits or Limits()
     catalogue = model if isinstance(model, Catalogue) else Catalogue.of(
@@ -71,7 +75,7 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
     app = Starlette(
         lifespan=lifespan,
         routes=[*(Route(path + ":{verb}", ask, methods=["POST"]) for path in MODEL_PATHS),
-                *_descriptions(catalogue), *pages.ROUTES],
+                *_descriptions(catalogue), *_monitoring(catalogue, metrics), *pages.ROUTES],
         exception_handlers={HTTPException: _http_error, UserError: _user_error,
                             NotFound: _not_found, Busy: _busy, Late: _late,
                             ClientDisconnect: _gone, Exception: _internal_error})
@@ -95,9 +99,6 @@ def _descriptions(catalogue: Catalogue) -> list[Route]:
         return JSONResponse(tf_serving.metadata(service.name, service.version,
                                                 service.signatures))
 
-    async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", **_overview(catalogue)})
-
     async def files(request: Request) -> Response:
         service = _find(catalogue, request)
         return JSONResponse({**service.describe(), **service.files()})
@@ -109,14 +110,34 @@ def _descriptions(catalogue: Catalogue) -> list[Route]:
                   catalogue.services for route in (("POST", ":predict"), ("POST", ":answer"),
                                                    ("GET", ""), ("GET", "/metadata"),
                                                    ("GET", "/files"))]
-        return JSONResponse({**_overview(catalogue), "routes": [*routes, "GET /healthz"]},
-                            headers={"Vary": "Accept"})
+        routes += ["GET /healthz", "GET /readyz"]
+        return JSONResponse({**_overview(catalogue), "routes": routes}, headers={"Vary": "Accept"})
 
-    routes = [Route("/", index), Route("/healthz", health)]
+    routes = [Route("/", index)]
     for path in MODEL_PATHS:
         routes += [Route(path, status), Route(path + "/metadata", metadata),
                    Route(path + "/files", files)]
     return routes
+
+
+def _monitoring(catalogue: Catalogue, metrics: "Metrics | None") -> list[Route]:
+    """Give the routes that orchestrators and Prometheus ask."""
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok", **_overview(catalogue)})
+
+    async def ready(request: Request) -> Response:
+        waiting = [name for name in catalogue.names
+                   if not any(v.service for v in catalogue.versions(name).values())]
+        return JSONResponse({"ready": not waiting, "not_loaded": waiting}, 503 if waiting else 200)
+
+    async def measured(request: Request) -> Response:
+        assert metrics is not None
+        text = await run_in_threadpool(metrics.text, catalogue)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+    paths = ("/metrics", "/monitoring/prometheus/metrics") if metrics else ()  # also TF Serving's
+    return [Route("/healthz", health), Route("/readyz", ready),
+            *(Route(path, measured) for path in paths)]
 
 
 def _overview(catalogue: Catalogue) -> Json:

@@ -123,6 +123,11 @@ class Service:
                 "file": self.graph.path, "runtime": self.graph.runtime,
                 "variant": self.graph.variant, "drift": self.manifest.drift}
 
+    @property
+    def waiting(self) -> int:
+        """Texts that wait to be answered."""
+        return self.graphs.waiting
+
     def retire(self) -> None:
         """Let the files go once the requests under way are answered. No new one may come."""
         self._retired = True

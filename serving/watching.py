@@ -19,7 +19,7 @@ from .service import Service
 from .store import Store
 
 log = logging.getLogger(__name__)
-Load = Callable[[Path], Service]
+Load = Callable[[Path, str, int], Service]  # a folder, the model's name and the version
 
 
 class Watcher:
@@ -41,7 +41,7 @@ class Watcher:
             for number in sorted(self._store.wanted(name)):
                 path = self._store.path(name, number)
                 try:
-                    self._serve(name, number, self._load(path))
+                    self._serve(self._load(path, name, number))
                 except UserError as error:
                     self._refuse(name, number, _stamp(path), error)
             self._catalogue.label(name, self._store.settings(name).labels)
@@ -87,19 +87,18 @@ class Watcher:
             return
         self._catalogue.put(name, Version(number, "LOADING"))
         # A runtime has errors of its own for a file that it cannot load.
-        (found,) = await asyncio.gather(run_in_threadpool(self._load, path),
+        (found,) = await asyncio.gather(run_in_threadpool(self._load, path, name, number),
                                         return_exceptions=True)
         if isinstance(found, Service):
-            self._serve(name, number, found)
+            self._serve(found)
         elif isinstance(found, Exception):
             self._refuse(name, number, stamp, found)
         else:
             raise found
 
-    def _serve(self, name: str, number: int, service: Service) -> None:
-        service.name, service.version = name, number
-        self._catalogue.put(name, Version(number, "AVAILABLE", service))
-        log.info("Version %d of %s is served.", number, name)
+    def _serve(self, service: Service) -> None:
+        self._catalogue.put(service.name, Version(service.version, "AVAILABLE", service))
+        log.info("Version %d of %s is served.", service.version, service.name)
 
     def _refuse(self, name: str, number: int, stamp: int, error: Exception) -> None:
         self._failed[name, number] = stamp

@@ -12,7 +12,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from serving.catalogue import Catalogue
+from serving.metrics import Metrics
 from serving.options import Limits, Queueing, ServeOptions
-from serving.running import _load
+from serving.running import Loader
 from serving.server import create_app
 from serving.store import Settings, Store
 from serving.watching import Watcher
@@ -30,7 +30,7 @@ from tests.serving.test_serving_cli import post, served, stop
 from tf_pipeline.errors import UserError
 
 TEXT = {"text": "the kitchen was lovely"}
-LOAD = partial(_load, options=ServeOptions(variant="int8"), limits=Limits(), queueing=Queueing())
+LOAD = Loader(ServeOptions(variant="int8"), Limits(), Queueing(), Metrics())
 
 
 @pytest.fixture

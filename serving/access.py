@@ -1,0 +1,74 @@
+"""What stands around every request: the token, the measuring, and the log."""
+
+import hmac
+import json
+import logging
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
+
+log = logging.getLogger(__name__)
+OPEN = ("/healthz", "/readyz")  # what an orchestrator asks without a token
+_GONE = 499  # as nginx counts a client that closed the connection before its answer
+
+
+class Access:
+    """Wraps the application; requests for anything but health need the token, if there is one."""
+
+    def __init__(self, app: ASGIApp, catalogue: Catalogue, metrics: "Metrics",
+                 token: str | None = None, log_requests: bool = False):
+        self._app, self._catalogue, self._metrics = app, catalogue, metrics
+        self._token = f"Bearer {token}".encode() if token else None
+        self._log_requests = log_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; what is no request (a lifespan) passes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), _GONE
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            app = self._app if self._allowed(scope) else _UNAUTHORIZED
+            await app(scope, receive, watched)
+        finally:
+            self._count(scope, status, time.perf_counter() - start)
+
+    def _allowed(self, scope: Scope) -> bool:
+        if self._token is None or scope["path"] in OPEN:
+            return True
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(given, self._token)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        known: Collection[str] = self._catalogue.names
+        asked = scope.get("path_params", {})
+        # A name that nobody serves would be a new time series each.
+        model = asked.get("name", "") if asked.get("name") in known else ""
+        verb = asked.get("verb", "") if asked.get("verb") in ("predict", "answer") else ""
+        self._metrics.request(model, verb, status, seconds)
+        if self._log_requests:
+            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "method": scope["method"], "path": scope["path"], "status": status,
+                    "ms": round(seconds * 1e3, 3)}
+            log.info("%s", json.dumps(line, ensure_ascii=False))
+
+
+_UNAUTHORIZED = JSONResponse(
+    {"error": "The request needs the server's token: Authorization: Bearer TOKEN."}, 401,
+    {"WWW-Authenticate": "Bearer"})
