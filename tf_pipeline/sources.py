@@ -5,14 +5,15 @@ A reader is a file in `datasets/` with
 - `OPTIONS`: option -> one phrase for the user; any other option is refused here,
 - `read(location, options) -> Iterator[Record]`, and
 - if a location can hold several splits: `splits(location, options)`, which gives for each split
-  its location and the options to add.
+  its location and the options to add, and
+- if it can go on past a row that is no good: `rows(location, options, fields, kept)`, see `rows`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from . import datasets, plugins
@@ -25,6 +26,42 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 # Two letters at least, so that the drive of a Windows path is not taken for a scheme.
 SCHEME = re.compile(r"([A-Za-z]\w+):")
+
+
+class Row(NamedTuple):
+    """A row by itself: what it says, or why that cannot be read."""
+
+    number: int  # the line where it begins, as an editor counts
+    end: int  # bytes of the file up to its end
+    record: Record  # field -> what stands in its column, None for nothing; {} where unreadable
+    kept: Record  # column -> what stands there, as it is
+    fault: str = ""
+
+
+def rows(spec: str, fields: Sequence[str], kept: Sequence[str] = ()) -> Iterator[Row]:
+    """Read a file of any size row by row, on past rows that cannot be read.
+
+    A record holds `fields` alone, unchecked. UserError, at the first good row, for a column that
+    is not there.
+    """
+    reader, location, options = _row_reader(spec)
+    found: Iterator[Row] = reader.rows(location, options, fields, kept)
+    return found
+
+
+def row_file(spec: str) -> tuple[Path, dict[str, str]]:
+    """Name the file whose rows `rows` reads, and the options that it reads them with."""
+    _, location, options = _row_reader(spec)
+    return Path(location).expanduser(), options
+
+
+def _row_reader(spec: str) -> tuple[ModuleType, str, dict[str, str]]:
+    scheme, location, options = _parse(spec)
+    known = schemes()
+    if not hasattr(known[scheme], "rows"):
+        able = ", ".join(sorted(name for name in known if hasattr(known[name], "rows")))
+        raise UserError(f"{spec!r} is not read row by row; choose one of: {able}.")
+    return known[scheme], location, {**known[scheme].SCHEMES[scheme], **options}
 
 
 def read(spec: str) -> Iterator[Record]:

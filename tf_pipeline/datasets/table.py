@@ -8,12 +8,13 @@ import ast
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
 from ..errors import UserError
-from ..sources import Record, Split
+from ..sources import Record, Row, Split
 from . import _files
 
 SCHEMES = {"csv": {"format": "csv"}, "tsv": {"format": "tsv"}, "jsonl": {"format": "jsonl"}}
@@ -30,7 +31,9 @@ OPTIONS = {
     "label_names": "file with a label's name a line: line 0 names label 0, and so on",
 }
 FIELDS = ("text", "text_b", "negative", "label", "labels", "score")
-Row = tuple[int, dict[str, object]]  # where it starts, as an editor counts lines; column -> value
+# Where a row starts, as an editor counts lines; column -> value, or why there is none.
+Values = tuple[int, dict[str, object]]
+Cells = tuple[int, list[str] | str]
 SHOWN_ROWS = 5
 SHOWN_CHARACTERS = 60
 QUOTING = ('A text with a comma, a quote or a line break stands in quotes ("), with its own quotes '
@@ -43,10 +46,7 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
     Rows without a text or a label are counted, and refused together after the last row.
     """
     path = _path(location, options)["train"]
-    given = [name.strip() for name in options.get("header", "").split(",") if name.strip()]
-    if given and options["format"] == "jsonl":
-        raise UserError(f"Option header is {options['header']!r}, and the rows of {path} name "
-                        "their own columns. Leave it out.")
+    given = _given_header(path, options)
     rows = (_json_rows(path) if options["format"] == "jsonl" else
             {"csv": _csv_rows, "tsv": _tsv_rows}[options["format"]](path, given))
     named = _label_names(options)
@@ -76,6 +76,25 @@ def read(location: str, options: dict[str, str]) -> Iterator[Record]:
         raise UserError(f"{path} has rows with {'; '.join(lacking)}. Fill them in or remove them.")
 
 
+def rows(location: str, options: dict[str, str], fields: Sequence[str],
+         kept: Sequence[str]) -> Iterator[Row]:
+    """Yield every row but blank ones, of a file alone: see `sources.rows`.
+
+    A csv or tsv row with too few columns is a fault too: it was probably cut off.
+    """
+    path = _files.existing(location)
+    columns: dict[str, str] = {}
+    with closing(_files.Lines(path)) as lines:
+        for number, values in _objects(lines) if options["format"] == "jsonl" else _named(
+                lines, options):
+            if isinstance(values, str):
+                yield Row(number, lines.end, {}, {}, values)
+                continue
+            columns = columns or _asked(path, list(values), options, fields, kept)
+            yield Row(number, lines.end, {f: values.get(columns[f]) for f in fields},
+                      {name: values.get(name) for name in kept})
+
+
 def splits(location: str, options: dict[str, str]) -> dict[Split, tuple[str, dict[str, str]]]:
     """Name a folder's split files."""
     return {split: (str(path), {}) for split, path in _path(location, options).items()}
@@ -83,6 +102,27 @@ def splits(location: str, options: dict[str, str]) -> dict[Split, tuple[str, dic
 
 def _path(location: str, options: dict[str, str]) -> dict[Split, Path]:
     return _files.split_files(location, ("." + options["format"],))
+
+
+def _given_header(path: Path, options: dict[str, str]) -> list[str]:
+    given = [name.strip() for name in options.get("header", "").split(",") if name.strip()]
+    if given and options["format"] == "jsonl":
+        raise UserError(f"Option header is {options['header']!r}, and the rows of {path} name "
+                        "their own columns. Leave it out.")
+    return given
+
+
+def _asked(path: Path, there: list[str], options: dict[str, str], fields: Sequence[str],
+           kept: Sequence[str]) -> dict[str, str]:
+    """Choose the column of each of `fields`; UserError where one of them or of `kept` is not."""
+    columns = {**{field: field for field in fields}, **_columns(path, there, options)}
+    wanted = {**{columns[field]: f"{field}=COLUMN" for field in fields},
+              **{name: "--keep" for name in kept}}
+    if lacking := next((name for name in wanted if name not in there), None):
+        names = ", ".join(name[:SHOWN_CHARACTERS] for name in there)
+        raise UserError(f"{path} has no column {lacking!r}. Its columns: {names}. Choose one of "
+                        f"them with {wanted[lacking]}.")
+    return columns
 
 
 def _columns(path: Path, there: list[str], options: dict[str, str]) -> dict[str, str]:
@@ -119,7 +159,7 @@ def _label_names(options: dict[str, str]) -> Callable[[str], str]:
     return name
 
 
-def _csv_rows(path: Path, header: list[str]) -> Iterator[Row]:
+def _csv_rows(path: Path, header: list[str]) -> Iterator[Values]:
     # strict: a quote left open would otherwise swallow all rows after it in silence.
     reader = csv.reader(_files.text_lines(path), strict=True)
     start = 1
@@ -140,7 +180,7 @@ def _csv_rows(path: Path, header: list[str]) -> Iterator[Row]:
     _refuse_header_only(path, header, rows)
 
 
-def _tsv_rows(path: Path, header: list[str]) -> Iterator[Row]:
+def _tsv_rows(path: Path, header: list[str]) -> Iterator[Values]:
     rows = 0
     for row, line in enumerate(_files.text_lines(path), 1):
         line = line.rstrip("\r\n")
@@ -154,6 +194,64 @@ def _tsv_rows(path: Path, header: list[str]) -> Iterator[Row]:
             yield row, dict(zip(header, values, strict=True))
             rows += 1
     _refuse_header_only(path, header, rows)
+
+
+def _named(lines: _files.Lines,
+           options: dict[str, str]) -> Iterator[tuple[int, dict[str, object] | str]]:
+    """Name the cells of a csv or tsv file's rows."""
+    split = {"csv": _csv_cells, "tsv": _tsv_cells}[options["format"]]
+    header = _given_header(lines.path, options)
+    for number, values in split(lines):
+        if isinstance(values, str):
+            if not header:
+                raise UserError(f"{lines.path}, row {number}, the header: {values}")
+            yield number, values
+        elif not header:
+            if "".join(values).strip():
+                header = _header(lines.path, values)
+        elif len(values) == len(header):
+            yield number, dict(zip(header, values, strict=True))
+        elif values:
+            yield number, _count(values, header)
+
+
+def _csv_cells(lines: _files.Lines) -> Iterator[Cells]:
+    reader = csv.reader(lines, strict=True)
+    while True:
+        lines.begin()
+        number = lines.number + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # A quote left open has taken good rows along: only its own line is given up.
+            lines.give_up_first()
+            reader = csv.reader(lines, strict=True)
+            yield number, f"not CSV ({error}). {QUOTING}"
+        else:
+            yield number, lines.damage or values
+
+
+def _tsv_cells(lines: _files.Lines) -> Iterator[Cells]:
+    for line in lines:
+        line = line.rstrip("\r\n")
+        yield lines.number, lines.damage or (line.split("\t") if line else [])
+        lines.begin()
+
+
+def _objects(lines: _files.Lines) -> Iterator[tuple[int, dict[str, object] | str]]:
+    for line in lines:
+        if lines.damage:
+            yield lines.number, lines.damage
+        elif line.strip():
+            values: dict[str, object] | str
+            try:
+                values = _object(line)
+            except ValueError as error:
+                values = str(error)
+            yield lines.number, values
+        lines.begin()
 
 
 def _header(path: Path, names: list[str]) -> list[str]:
@@ -170,7 +268,11 @@ def _header(path: Path, names: list[str]) -> list[str]:
 
 
 def _width(path: Path, row: int, values: list[str], header: list[str]) -> str:
-    return (f"{path}, row {row}: {len(values)} columns, but the header has {len(header)} "
+    return f"{path}, row {row}: {_count(values, header)}"
+
+
+def _count(values: list[str], header: list[str]) -> str:
+    return (f"{len(values)} columns, but the header has {len(header)} "
             f"({', '.join(header)}).")
 
 
@@ -180,20 +282,32 @@ def _refuse_header_only(path: Path, header: list[str], rows: int) -> None:
                         "first line always counts as the header.")
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path) -> Iterator[Values]:
     for row, line in enumerate(_files.text_lines(path), 1):
         if not line.strip():
             continue
-        shown = line.strip()[:SHOWN_CHARACTERS]
         try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, row {row}, character {error.pos + 1}: not JSON ({error.msg}) "
-                            f"in {shown!r}. Write one object a line.") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{path}, row {row}: {shown!r} is no JSON object. Write one a line, "
-                            'e.g. {"text": "fine", "label": "positive"}.')
+            values = _object(line)
+        except ValueError as error:
+            raise UserError(f"{path}, row {row}, {error}") from None
         yield row, values
+
+
+def _object(line: str) -> dict[str, object]:
+    """Read a line of JSON; ValueError says why it is no object."""
+    shown = line.strip()[:SHOWN_CHARACTERS]
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"character {error.pos + 1}: not JSON ({error.msg}) in {shown!r}. Write "
+                         "one object a line.") from None
+    except (ValueError, RecursionError) as error:  # more digits, or levels, than Python reads
+        raise ValueError(f"{shown!r} cannot be read as JSON: {error}. Write plain values."
+                         ) from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{shown!r} is no JSON object. Write one a line, e.g. "
+                         '{"text": "fine", "label": "positive"}.')
+    return values
 
 
 def _text(value: object) -> str | None:
