@@ -41,8 +41,8 @@ class Row(NamedTuple):
 def rows(spec: str, fields: Sequence[str], kept: Sequence[str] = ()) -> Iterator[Row]:
     """Read a file of any size row by row, on past rows that cannot be read.
 
-    A record holds `fields` alone, unchecked. UserError, at the first good row, for a column that
-    is not there.
+    A record holds `fields` alone, unchecked. UserError, before the first row, for a column that is
+    not there.
     """
     reader, location, options = _row_reader(spec)
     found: Iterator[Row] = reader.rows(location, options, fields, kept)

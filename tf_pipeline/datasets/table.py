@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from ..errors import UserError
@@ -36,6 +36,7 @@ Values = tuple[int, dict[str, object]]
 Cells = tuple[int, list[str] | str]
 SHOWN_ROWS = 5
 SHOWN_CHARACTERS = 60
+HEAD_ROWS = 100  # whose columns are those of a file that is read row by row
 QUOTING = ('A text with a comma, a quote or a line break stands in quotes ("), with its own quotes '
            "doubled.")
 
@@ -83,15 +84,20 @@ def rows(location: str, options: dict[str, str], fields: Sequence[str],
     A csv or tsv row with too few columns is a fault too: it was probably cut off.
     """
     path = _files.existing(location)
-    columns: dict[str, str] = {}
     with closing(_files.Lines(path)) as lines:
-        for number, values in _objects(lines) if options["format"] == "jsonl" else _named(
-                lines, options):
+        named = (_objects if options["format"] == "jsonl" else _named_cells)(lines, options)
+        found = ((number, lines.end, values) for number, values in named)
+        # Objects may leave columns out, so several say what there is.
+        head = list(islice(found, HEAD_ROWS))
+        there = list(dict.fromkeys(name for *_, values in head if isinstance(values, dict)
+                                   for name in values))
+        columns = _asked(path, there, options, fields, kept) if there else {}
+        for number, end, values in chain(head, found):
             if isinstance(values, str):
-                yield Row(number, lines.end, {}, {}, values)
+                yield Row(number, end, {}, {}, values)
                 continue
             columns = columns or _asked(path, list(values), options, fields, kept)
-            yield Row(number, lines.end, {f: values.get(columns[f]) for f in fields},
+            yield Row(number, end, {field: values.get(columns[field]) for field in fields},
                       {name: values.get(name) for name in kept})
 
 
@@ -196,8 +202,8 @@ def _tsv_rows(path: Path, header: list[str]) -> Iterator[Values]:
     _refuse_header_only(path, header, rows)
 
 
-def _named(lines: _files.Lines,
-           options: dict[str, str]) -> Iterator[tuple[int, dict[str, object] | str]]:
+def _named_cells(lines: _files.Lines, options: dict[str, str]
+                 ) -> Iterator[tuple[int, dict[str, object] | str]]:
     """Name the cells of a csv or tsv file's rows."""
     split = {"csv": _csv_cells, "tsv": _tsv_cells}[options["format"]]
     header = _given_header(lines.path, options)
@@ -240,7 +246,9 @@ def _tsv_cells(lines: _files.Lines) -> Iterator[Cells]:
         lines.begin()
 
 
-def _objects(lines: _files.Lines) -> Iterator[tuple[int, dict[str, object] | str]]:
+def _objects(lines: _files.Lines, options: dict[str, str]
+             ) -> Iterator[tuple[int, dict[str, object] | str]]:
+    _given_header(lines.path, options)
     for line in lines:
         if lines.damage:
             yield lines.number, lines.damage
