@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from tf_pipeline.plugins import public
 
 if TYPE_CHECKING:
+    from .batch.answerer import BatchAnswerer
     from .options import Limits
     from .server import create_app
 
-__all__ = ["Limits", "create_app"]
-__getattr__ = public(__name__, {"Limits": "options", "create_app": "server"})
+__all__ = ["BatchAnswerer", "Limits", "create_app"]
+__getattr__ = public(__name__, {"BatchAnswerer": "batch.answerer", "Limits": "options",
+                                "create_app": "server"})

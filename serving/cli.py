@@ -7,6 +7,7 @@
     python -m serving label models reviews stable 1
     python -m serving tf-serving artifacts/reviews --out deploy
     python -m serving web artifacts/reviews --out site
+    python -m serving batch artifacts/reviews --data csv:rows.csv --out answers.jsonl
 """
 
 import argparse
@@ -60,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         ":predict, and :answer with decoded answers.",
         epilog="`python -m serving tf-serving --help`: write a folder that TF Serving starts from. "
         "`python -m serving web --help`: write a static site whose page runs the model itself. "
-        "`add`, `rollback` and `label` fill a folder of models and choose their versions.")
+        "`python -m serving batch --help`: answer a file of rows. `add`, `rollback` and `label` "
+        "fill a folder of models and choose their versions.")
     parser.add_argument("artifact", type=Path, help="folder that `python -m export convert` wrote, "
                         "or one of models that `python -m serving add` filled")
     add_flags(parser, ServeOptions)
@@ -108,5 +110,12 @@ def _web(flags: argparse.Namespace) -> None:
              shlex.quote(str(out)))
 
 
+def _batch_parser() -> argparse.ArgumentParser:
+    from .batch.cli import parser
+
+    return parser()
+
+
 VERBS = {"add": store_cli.adding, "rollback": store_cli.rolling_back,
-         "label": store_cli.labelling, "tf-serving": _deploy_parser, "web": _web_parser}
+         "label": store_cli.labelling, "tf-serving": _deploy_parser, "web": _web_parser,
+         "batch": _batch_parser}

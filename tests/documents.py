@@ -144,7 +144,8 @@ class Desk:
         verb = line.split()[3:4]
         if verb == ["web"] and line.startswith("python -m serving") and not shutil.which("npm"):
             line = f"{line} 2>&1 | grep '^error: npm is missing'"
-        elif line.startswith("python -m serving") and verb not in (["web"], ["tf-serving"]):
+        elif line.startswith("python -m serving") and verb not in (["web"], ["tf-serving"],
+                                                                   ["batch"]):
             self._serve(line)
             return
         if first == "curl":

@@ -20,7 +20,7 @@ from tf_pipeline.cli import main as tf_pipeline_main
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Whose files a page goes on with.
 BEFORE = {"train": (), "export": ("train",), "phone": ("train",), "browser": ("train", "export"),
-          "tf_serving": ("train", "export")}
+          "tf_serving": ("train", "export"), "batch": ("train", "export")}
 RUN = sorted((page for page in PAGES if blocks(page)),
              key=lambda page: (*BEFORE, page.stem).index(page.stem))
 FOREIGN_FLAGS = {"--noproxy", "--gpus", "--logdir", "--enable_batching", "--enable-batching",
@@ -109,7 +109,7 @@ def test_flags_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
                                             "vocabulary", "trim", "predict", "evaluate", "import",
                                             "doctor")),
                         (export_main, ("convert", "verify", "inspect")),
-                        (serving_main, ("", "tf-serving", "web"))):
+                        (serving_main, ("", "tf-serving", "web", "batch"))):
         for verb in verbs:
             with pytest.raises(SystemExit):
                 main([*verb.split(), "--help"])
