@@ -1,5 +1,6 @@
 """The flags and the Python of `python -m serving batch`: what is refused, and what is imported."""
 
+import json
 import os
 import pickle
 import re
@@ -121,3 +122,17 @@ def test_texts_a_line_and_few_of_them(artifact, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "new" / "out.jsonl").read_text("utf-8").split("\n")) == 3
     assert '"row": 2' in (tmp_path / "new" / "out.errors.jsonl").read_text("utf-8")
+
+
+def test_columns_that_json_cannot_hold(artifact, tmp_path):
+    file = write_lines(tmp_path / "rows.jsonl", [
+        '{"text": "our room was lovely", "id": NaN}', '{"text": "a mess", "id": "\\ud83d\\u2028"}',
+        '{"text": "a mess"}'])
+    done = command("serving", "batch", artifact, "--data", f"jsonl:{file}", "--keep", "id",
+                   "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").open(encoding="utf-8")]
+    assert [row["columns"] for row in rows] == [{"id": "\ud83d\u2028"}, {"id": None}]
+    (error,) = (tmp_path / "out.errors.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(error)["row"] == 1
+    assert "id cannot be kept: Out of range float values" in error
