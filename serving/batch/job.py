@@ -107,7 +107,7 @@ def _answer(workers: Workers, parts: Parts, chunks: Iterator[Chunk], size: int) 
             rows, errors = rows + result.rows, errors + result.errors
             if (now := time.monotonic()) - told >= PROGRESS_S:
                 told = now
-                log.info("%s rows answered, up to %.0f %% of the file, %s of them bad; %.0f rows a "
+                log.info("%s rows done, up to %.0f %% of the file, %s of them bad; %.0f rows a "
                          "second.", f"{rows:,}", 100 * result.end / size, f"{errors:,}",
                          rows / (now - began))
     return seen

@@ -30,7 +30,7 @@ def close(mine, theirs) -> bool:
     return mine == theirs
 
 
-@pytest.mark.parametrize("engine", ["beam"])
+@pytest.mark.parametrize("engine", ["beam", "ray"])
 @pytest.mark.parametrize("task", ["classify", "match", "tag"])
 def test_each_row_has_the_answer_of_our_own_processes(
         task: str, engine: str, toy_artifact: Callable[[str], Path],
