@@ -59,10 +59,11 @@ def answer_file(artifact: Path, options: BatchOptions, resume: bool = False) -> 
             workers = Workers(answerer, parts.folder, options.processes or _cores())
             with _resumable(parts):
                 count = _answer(workers, parts, chain([first], chunks), before[0])
-                if _state(path) != before:
-                    raise UserError(f"{path} was changed while its rows were answered, now "
-                                    f"{path.stat().st_size:,} bytes. Delete {parts.folder} and "
-                                    "start anew.")
+            if _state(path) != before:
+                raise UserError(f"{path} was changed while its rows were answered, now "
+                                f"{path.stat().st_size:,} bytes. Delete {parts.folder} and "
+                                "start anew.")
+            with _resumable(parts):
                 summary = parts.join(count)
         parts.remove()
     return summary
@@ -76,7 +77,14 @@ def _job(artifact: Path, graph: Graph, options: BatchOptions) -> dict[str, Any]:
             "data": {**files.describe(path), **read_with},
             "--chunk": options.chunk, "--keep": ",".join(options.keep),
             "--max-characters": options.max_characters,
-            "versions": {name: importlib.metadata.version(name) for name in packages}}
+            "versions": {name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # by another name, e.g. onnxruntime-gpu
+        return None
 
 
 def _chunks(rows: Iterator[sources.Row], size: int) -> Iterator[Chunk]:

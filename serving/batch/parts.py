@@ -73,12 +73,12 @@ class Parts:
         try:
             if begun:
                 self._compare(job)
-                for rest in self.folder.glob(".*.partial"):  # of a process that was killed
-                    rest.unlink(missing_ok=True)
+                self._sweep()
             else:
                 files.write_text(self.folder / _JOB, json.dumps(job, indent=2) + "\n")
             yield
         finally:
+            self._sweep()
             lock.release()
 
     def done(self) -> set[int]:
@@ -134,6 +134,11 @@ class Parts:
             whole.flush()
             os.fsync(whole.fileno())
         return count
+
+    def _sweep(self) -> None:
+        """Delete what killed processes were writing."""
+        for path in self.folder.glob(".*.partial"):
+            path.unlink(missing_ok=True)
 
     def _compare(self, job: dict[str, Any]) -> None:
         path = self.folder / _JOB

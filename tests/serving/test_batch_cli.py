@@ -76,6 +76,7 @@ def test_a_file_that_changes_meanwhile_is_refused(artifact, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "was changed while its rows were answered" in said
+    assert "--resume" not in said
     assert not (tmp_path / "out.jsonl").exists()
 
 
