@@ -39,6 +39,7 @@ STAND_INS = {
     "--backbone minilm": "--backbone tiny --epochs 4 --batch-size 16 --learning-rate 5e-3",
     'backbone="minilm"': 'backbone="tiny", batch_size=16, learning_rate=5e-3',
 }
+_VERBS = {"add", "rollback", "label", "tf-serving", "web", "batch"}  # others serve until stopped
 SERVER = re.compile(r"http://127\.0\.0\.1:\d+")
 FENCE = re.compile(r"^```([\w-]*)\n(.*?)^```$", re.M | re.S)
 
@@ -144,8 +145,7 @@ class Desk:
         verb = line.split()[3:4]
         if verb == ["web"] and line.startswith("python -m serving") and not shutil.which("npm"):
             line = f"{line} 2>&1 | grep '^error: npm is missing'"
-        elif line.startswith("python -m serving") and verb not in (["web"], ["tf-serving"],
-                                                                   ["batch"]):
+        elif line.startswith("python -m serving") and not set(verb) & _VERBS:
             self._serve(line)
             return
         if first == "curl":

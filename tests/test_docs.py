@@ -20,7 +20,8 @@ from tf_pipeline.cli import main as tf_pipeline_main
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Whose files a page goes on with.
 BEFORE = {"train": (), "export": ("train",), "phone": ("train",), "browser": ("train", "export"),
-          "tf_serving": ("train", "export"), "batch": ("train", "export")}
+          "tf_serving": ("train", "export"), "batch": ("train", "export"),
+          "operating": ("train", "export")}
 RUN = sorted((page for page in PAGES if blocks(page)),
              key=lambda page: (*BEFORE, page.stem).index(page.stem))
 FOREIGN_FLAGS = {"--noproxy", "--gpus", "--logdir", "--enable_batching", "--enable-batching",
@@ -109,7 +110,7 @@ def test_flags_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
                                             "vocabulary", "trim", "predict", "evaluate", "import",
                                             "doctor")),
                         (export_main, ("convert", "verify", "inspect")),
-                        (serving_main, ("", "tf-serving", "web", "batch"))):
+                        (serving_main, ("", "tf-serving", "web", "batch", "add", "rollback", "label"))):
         for verb in verbs:
             with pytest.raises(SystemExit):
                 main([*verb.split(), "--help"])
