@@ -57,7 +57,7 @@ $(VENV)/installed: $(RUN_TIME_FILES) | venv
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(RUN_TIME_FILES) | venv
+$(VENV)/installed-dev: requirements-dev.txt serving/requirements-client.txt $(RUN_TIME_FILES) | venv
 	@echo "Installing requirements-dev.txt into $(VENV): about 2 minutes and 3 GB the first time ..."
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@

@@ -21,7 +21,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Whose files a page goes on with.
 BEFORE = {"train": (), "export": ("train",), "phone": ("train",), "browser": ("train", "export"),
           "tf_serving": ("train", "export"), "batch": ("train", "export"),
-          "operating": ("train", "export")}
+          "operating": ("train", "export"), "serving": ("train", "export")}
 RUN = sorted((page for page in PAGES if blocks(page)),
              key=lambda page: (*BEFORE, page.stem).index(page.stem))
 FOREIGN_FLAGS = {"--noproxy", "--gpus", "--logdir", "--enable_batching", "--enable-batching",
