@@ -72,11 +72,16 @@ def train(data: Path, out: Path) -> Path:
 
 def export(run: Path, artifact: Path, peer: Path, python: str) -> None:
     """Write our files, and the peer's from our weights; both anew."""
-    for folder in (artifact, peer):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(artifact, ignore_errors=True)
     shared.call([sys.executable, "-m", "export", "convert", str(run), "--out", str(artifact),
                  "--formats", "saved_model,tflite,onnx,safetensors",
                  "--lengths", ",".join(map(str, FIXED))])
+    export_peer(artifact, peer, python)
+
+
+def export_peer(artifact: Path, peer: Path, python: str) -> None:
+    """Let optimum export the weights of an artifact, which stand in peer/weights, anew."""
+    shutil.rmtree(peer, ignore_errors=True)
     weights = peer / "weights"
     weights.mkdir(parents=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json",

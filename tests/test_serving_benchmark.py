@@ -1,0 +1,177 @@
+"""The benchmark of serving: its clock, its search, and one side measured on a toy."""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import servers, serving
+from benchmarks.open_loop import Job, Point, measure, quantile
+from tests.conftest import opinions, write_lines
+
+
+@contextmanager
+def stub(delay: Callable[[int], float], status: int = 200) -> Iterator[str]:
+    """Answer requests one after the other, the nth after `delay(n)` seconds."""
+    turn, asked = threading.Lock(), []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with turn:
+                asked.append(self.path)
+                time.sleep(delay(len(asked)))
+            self.wfile.write(f"HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads, request_queue_size = True, 128
+
+        def handle_error(self, *words: Any) -> None:  # the load was ended early
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/x"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_all_that_is_planned_is_answered() -> None:
+    with stub(lambda n: 0.001) as url:
+        point = measure(Job(url, ['{"text": "ä"}', "{}"], rate=100, seconds=1.5, limit_ms=5000))
+    assert 100 < point.planned < 210
+    assert (point.answered, point.refused, point.stopped) == (point.planned, 0, False)
+    assert 1 <= point.p50 <= point.p99
+    assert point.late_p99 < 1000
+
+
+def test_a_pause_of_the_server_is_everybodys() -> None:
+    """Who waits for answers before asking again would see one slow request of many."""
+    with stub(lambda n: 0.5 if n == 20 else 0) as url:
+        point = measure(Job(url, ["{}"], rate=100, seconds=1.5, limit_ms=5000))
+    assert point.answered == point.planned
+    assert point.p99 > 300
+    with stub(lambda n: 0.5 if n == 20 else 0) as url:
+        started = time.monotonic()
+        point = measure(Job(url, ["{}"], rate=100, seconds=30, limit_ms=50))
+        assert point.stopped
+        assert time.monotonic() - started < 15
+    assert point.p99 == float("inf")
+
+
+def test_refused_requests_are_not_in_time() -> None:
+    with stub(lambda n: 0, status=429) as url:
+        point = measure(Job(url, ["{}"], rate=100, seconds=0.5, limit_ms=5000))
+    assert (point.answered, point.p50) == (0, float("inf"))
+    assert point.refused > 0
+    assert not serving.in_time(point)
+
+
+def test_quantile() -> None:
+    assert [quantile([1, 2, 3, 4], share) for share in (0.25, 0.5, 0.51, 0.99)] == [1, 2, 3, 4]
+    assert quantile([], 0.5) == float("inf")
+
+
+def answer(rate: float, most: float) -> Point:
+    return Point(rate, 1000, 1000, 0, 1, 10 if rate <= most else 60, 0.1, stopped=False)
+
+
+@pytest.mark.parametrize(("short", "whole"), [(137, 137), (137, 100), (100, 137), (5.1, 5.1)])
+def test_the_highest_rate_that_is_held(short: float, whole: float) -> None:
+    points = serving.search(lambda rate, quick: answer(rate, short if quick else whole))
+    best = points[-1]
+    assert serving.in_time(best)
+    assert whole / serving.STEPS ** 2 <= best.rate <= whole
+    assert best.rate == max(point.rate for point in points if serving.in_time(point))
+
+
+def test_no_rate_is_held() -> None:
+    (*_, last) = serving.search(lambda rate, quick: answer(rate, 2))
+    assert not serving.in_time(last)
+    (*_, last) = serving.search(lambda rate, quick: answer(rate, 1e9))
+    assert last.rate >= serving.HIGHEST
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the benchmark in a folder of the test's own, about 6 requests a second."""
+    (tmp_path / "sst2").mkdir()
+    write_lines(tmp_path / "sst2/dev.tsv", [
+        "sentence\tlabel", *(f"{row['text']}\t1" for row in opinions(40))])
+    monkeypatch.setattr(serving, "HERE", tmp_path)
+    monkeypatch.setattr(serving, "RESULTS", tmp_path / "serving.json")
+    monkeypatch.setattr(serving, "HIGHEST", 6)
+    monkeypatch.setattr(serving, "LIMIT_MS", 5000.0)
+
+    def run(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["serving", "--data", str(tmp_path), "--work",
+                                          str(tmp_path), *words])
+        serving.main()
+
+    return run
+
+
+def test_a_side_is_measured_once_and_written(bench: Callable[..., None], artifact: Path,
+                                             tmp_path: Path,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    cores = ",".join(map(str, (sorted(os.sched_getaffinity(0)) * 2)[:2]))
+    words = ("--artifact", str(artifact), "--seconds", "0.5", "--starts", "1", "--only",
+             "onnx int8,onnx float32", "--cores", cores)
+    bench(*words)
+    assert "onnx int8: 5/s for 0.5 s" in capsys.readouterr().out
+    found = {row["side"]: row for row in json.loads((tmp_path / "serving.json").read_text())}
+    assert set(found) == {"onnx int8", "onnx float32"}
+    assert {"points", "commit", "date", "resident_mib"} <= set(found["onnx int8"])
+    assert set(found["onnx int8"]["labels"]) <= {"good", "bad"}
+    page = (tmp_path / "serving.md").read_text()
+    row = re.search(r"\| this kit, ONNX int8 \| (\d+) \| ([\d.]+) \| ([\d.]+) \| 0\.5 \| "
+                    r"([\d.]+) \| (\d+) \| (\d+) \| \d+% \|", page)
+    assert row, page
+    assert int(row[1]) >= 5
+    assert float(row[4]) > 0.1
+    assert 20 < int(row[5]) < 2000
+    assert "| this kit, ONNX float32 |" in page
+    bench(*words)
+    assert "/s for" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--only", "typo"), "--only names 'typo'; allowed: onnx int8, "),
+    (("--peer", "torch=python"), "--peer names 'torch'; allowed: transformers, optimum, litserve"),
+    (("--peer", f"litserve={sys.executable}"), "--peer names litserve without optimum"),
+    (("--peer", "optimum=/nowhere/python"), "--peer /nowhere/python is no program"),
+    (("--artifact", "/nowhere"), "--artifact: .*/nowhere"),
+    (("--seconds", "0"), "--seconds is 0 and --starts 3; both must be over 0"),
+    (("--artifact", "ARTIFACT", "--peer", f"optimum={sys.executable}"),
+     "--artifact .* lacks model.safetensors"),
+])
+def test_wrong_flags_are_named(words: tuple[str, ...], message: str, artifact: Path,
+                               bench: Callable[..., None], tmp_path: Path,
+                               capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        bench(*(str(artifact) if word == "ARTIFACT" else word for word in words))
+    assert re.search(message, f"{stopped.value} {capsys.readouterr().err}")
+    assert not (tmp_path / "serving.md").exists()
+
+
+def test_a_server_that_does_not_start_is_named(tmp_path: Path) -> None:
+    def words(port: int) -> list[str]:
+        return [sys.executable, "-c", "raise SystemExit('out of order')"]
+
+    core = min(os.sched_getaffinity(0))
+    with (pytest.raises(SystemExit, match="(?s)does not answer.*server.log ends .*out of order"),
+          servers.started(words, "/x", core, tmp_path / "server.log")):
+        pass
