@@ -159,14 +159,9 @@ class Load:
         self.over += 1
 
     async def _send(self, request: bytes) -> int:
-        if self.idle:
-            connection = self.idle.pop()
-        elif self.open >= MOST_CONNECTIONS:
+        connection = await self._connection()
+        if connection is None:
             return 0
-        else:
-            self.open += 1
-            _, connection = await asyncio.get_running_loop().create_connection(
-                Connection, self.host, self.port)
         try:
             status = await connection.ask(request)
         except OSError:
@@ -174,6 +169,24 @@ class Load:
             raise
         self.idle.append(connection)
         return status
+
+    async def _connection(self) -> Connection | None:
+        """Give the connection used last, or a new one; None if there are too many."""
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.transport is not None and not connection.transport.is_closing():
+                return connection
+            self.open -= 1  # the server ends those that are idle for some seconds
+        if self.open >= MOST_CONNECTIONS:
+            return None
+        self.open += 1
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                Connection, self.host, self.port)
+        except OSError:
+            self.open -= 1
+            raise
+        return connection
 
     def _point(self, stopped: bool) -> Point:
         all_ms = sorted(self.latency_ms)

@@ -12,8 +12,10 @@ What is done stands in benchmarks/serving.json; delete a side's lines there to m
 import argparse
 import json
 import math
+import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,6 +28,9 @@ from benchmarks.shared import HERE
 from tf_pipeline import command
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
+from tf_pipeline.predictor import Predictor
+from tf_pipeline.runner import run_all
+from tf_pipeline.runtimes import onnx
 
 RESULTS = HERE / "serving.json"
 LIMIT_MS = 50.0
@@ -145,8 +150,32 @@ def measured(side: Side, places: Places, sentences: Sequence[str],
         points = [{key: None if value == math.inf else value for key, value in asdict(p).items()}
                   for p in search(point)]
         memory = servers.resident_mib(server.process.pid)
-    return {"points": points, "cold_start_s": [round(s, 3) for s in starts], "labels": labels,
-            "resident_mib": [fresh, memory], "busy_cores_before": round(others, 2)}
+    return {"points": points, "inference_ms": inference_ms(side, places, sentences),
+            "cold_start_s": [round(s, 3) for s in starts], "resident_mib": [fresh, memory],
+            "busy_cores_before": round(others, 2), "labels": labels}
+
+
+def inference_ms(side: Side, places: Places, sentences: Sequence[str]) -> float | None:
+    """Mean time of the model's call alone, a sentence at a time on the server's core."""
+    if side.peer == "transformers":  # PyTorch is not in this environment
+        return None
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {places.server_core})
+    try:
+        predictor = Predictor(places.artifact, side.runtime or "onnx", side.variant or "int8",
+                              threads=1)
+        runner = (onnx.load(places.optimum / platforms.PEER_FILES["int8"], 1) if side.peer
+                  else predictor.run)
+        length = predictor.graph.length if predictor.graph else None
+        rows = [predictor.encode([{"text": text}]) for text in sentences]
+        times = []
+        for row in [*rows[:20], *rows]:
+            start = time.perf_counter()
+            run_all(runner, row, 1, length)
+            times.append(1000 * (time.perf_counter() - start))
+        return statistics.fmean(times[20:])
+    finally:
+        os.sched_setaffinity(0, own)
 
 
 def prepared(flags: argparse.Namespace, pythons: dict[str, str]) -> Places:
@@ -188,11 +217,13 @@ def page(done: dict[str, dict[str, Any]], sentences: Sequence[str]) -> str:
              "request. The server has one core and the generator another. Requests arrive by a "
              "Poisson clock whether or not the ones before were answered, and latency counts from "
              f"the planned arrival. requests/s: the highest rate at which 99 % are answered within "
-             f"{LIMIT_MS:g} ms; rates are {STEPS - 1:.0%} apart. Memory: shared pages counted "
-             "once. Start: process to first answer, files in the page cache, median.", "",
-             "| server | requests/s | p50 ms | p99 ms | s a point | start s | MiB started | MiB "
-             "after | labels as ours in float32 | others busy, cores |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+             f"{LIMIT_MS:g} ms; rates are {STEPS - 1:.0%} apart. Model: its call alone, a sentence "
+             "at a time, and the share of the core's time that this takes at that rate. Start: "
+             "process to first answer, files in the page cache, median. Memory: shared pages "
+             "counted once.", "",
+             "| server | requests/s | p50 ms | p99 ms | model ms | share | s a point | start s | "
+             "MiB started | MiB after | labels as ours in float32 | others busy, cores |",
+             f"|{' --- |' * 12}"]
     reference = done.get("onnx float32", {}).get("labels")
     lines += [_line(side, done[side.name], reference) for side in SIDES if side.name in done]
     ours, theirs = (max((done[s.name]["points"][-1]["rate"] for s in SIDES if s.name in done
@@ -211,9 +242,12 @@ def _line(side: Side, row: dict[str, Any], reference: list[str] | None) -> str:
     held = best["p99"] is not None and best["p99"] <= LIMIT_MS and not best["stopped"]
     figures = ([f"{best['rate']:.0f}", f"{best['p50']:.1f}", f"{best['p99']:.1f}"] if held
                else [f"under {best['rate']:.0f}", "-", "-"])
+    alone = row["inference_ms"]
+    share = "-" if alone is None or not held else f"{best['rate'] * alone / 1000:.0%}"
     equal = "-" if reference is None else format(statistics.fmean(
         a == b for a, b in zip(row["labels"], reference, strict=True)), ".0%")
-    cells = [side.about, *figures, f"{row['seconds']:g}",
+    cells = [side.about, *figures, "-" if alone is None else f"{alone:.2f}", share,
+             f"{row['seconds']:g}",
              f"{statistics.median(row['cold_start_s']):.2f}", *map(str, row["resident_mib"]),
              equal, f"{row['busy_cores_before']:.2f}"]
     return f"| {' | '.join(cells)} |"
