@@ -149,11 +149,21 @@ def test_a_side_is_measured_once_and_written(bench: Callable[..., None], artifac
     assert "/s for" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_model_is_trained_where_none_is_given(bench: Callable[..., None],
+                                                tmp_path: Path) -> None:
+    write_lines(tmp_path / "sst2/train.tsv", [
+        "sentence\tlabel", *(f"{row['text']}\t{row['label']}" for row in opinions(300))])
+    bench("--backbone", "tiny", "--seconds", "0.5", "--starts", "1", "--only", "tflite int8")
+    assert "| this kit, TFLite int8, length 64 | " in (tmp_path / "serving.md").read_text()
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (("--only", "typo"), "--only names 'typo'; allowed: onnx int8, "),
     (("--peer", "torch=python"), "--peer names 'torch'; allowed: transformers, optimum, litserve"),
     (("--peer", f"litserve={sys.executable}"), "--peer names litserve without optimum"),
     (("--peer", "optimum=/nowhere/python"), "--peer /nowhere/python is no program"),
+    (("--cores", "0,7000"), "--cores names 0,7000; allowed are two of 0"),
     (("--artifact", "/nowhere"), "--artifact: .*/nowhere"),
     (("--seconds", "0"), "--seconds is 0 and --starts 3; both must be over 0"),
     (("--artifact", "ARTIFACT", "--peer", f"optimum={sys.executable}"),
