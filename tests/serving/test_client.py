@@ -301,9 +301,23 @@ def test_one_connection_for_all_and_threads_may_share_it(real, artifact):
             client.answer(["a"])
     assert len({handler.client_address for handler in asked}) == 1
     with Client(real, Manifest.load(artifact).name, timeout_s=20) as client:
-        alone = [client.answer([text]) for text in TEXTS]
+        def label(text: str) -> str:
+            return client.answer([text])[0]["label"]
+
+        alone = [label(text) for text in TEXTS]
         with ThreadPoolExecutor(4) as pool:
-            assert list(pool.map(lambda text: client.answer([text]), TEXTS)) == alone
+            assert list(pool.map(label, TEXTS)) == alone
+
+
+def test_a_full_queue_of_the_real_server_is_waited_for(artifact):
+    """Sixteen at once where two may wait; without another try most of them are refused."""
+    name = Manifest.load(artifact).name
+    with (served(artifact, "--queue-size", "2") as (_, url, _),
+          Client(url, name, timeout_s=60, retries=1000) as client,
+          ThreadPoolExecutor(16) as pool):
+        expected = client.answer(TEXTS[:1])[0]["label"]
+        answers = list(pool.map(client.answer, [TEXTS[:1]] * 64))
+    assert [answer[0]["label"] for answer in answers] == [expected] * 64
 
 
 def test_importing_it_needs_neither_numpy_nor_a_server():
