@@ -1,0 +1,86 @@
+"""The gRPC server: TF Serving's PredictionService and ModelService, and gRPC's own Health.
+
+It answers what the HTTP server answers, from the same loaded models. To ask it with TF Serving's
+client: `PredictionServiceStub(grpc.insecure_channel("127.0.0.1:8500")).Predict(request)`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import grpc
+
+from tf_pipeline.errors import UserError
+
+from ..catalogue import Catalogue
+from ..options import Limits
+from . import messages
+from .health import Health
+from .models import Models
+from .prediction import Prediction
+from .status import Act, unary
+
+PREDICTION, MODELS = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+HEALTH = "grpc.health.v1.Health"
+GRACE_S = 10  # for calls under way, as the HTTP server has it
+
+
+@asynccontextmanager
+async def running(catalogue: Catalogue, limits: Limits, address: str,
+                  shared: bool = False) -> AsyncIterator[int]:
+    """Serve while the block lasts, and then answer the calls under way; gives the port."""
+    ending = asyncio.Event()
+    server, port = create(catalogue, limits, address, shared, ending)
+    await server.start()
+    try:
+        yield port
+    finally:
+        ending.set()
+        await server.stop(GRACE_S)
+
+
+def create(catalogue: Catalogue, limits: Limits, address: str,
+           shared: bool = False,
+           ending: asyncio.Event | None = None) -> tuple[grpc.aio.Server, int]:
+    """Make a server that listens at `address`, host:port; also gives the port, for port 0.
+
+    To be called where its event loop runs. Processes whose port is `shared` get a part of the
+    connections each. `ending` says to those who watch its health that it goes. UserError where
+    the address cannot be had.
+    """
+    server = grpc.aio.server(options=[
+        ("grpc.max_receive_message_length", limits.max_body_bytes),
+        # Else a second server at the same port takes half of the calls, and nobody is told.
+        ("grpc.so_reuseport", int(shared)),
+        # Plain messages only: a small compressed one may hold gigabytes, which are counted late.
+        ("grpc.compression_enabled_algorithms_bitset", 1)])
+    prediction, models = Prediction(catalogue, limits), Models(catalogue)
+    health = Health(catalogue, (PREDICTION, MODELS), ending or asyncio.Event())
+    watch = messages.methods(HEALTH)["Watch"][0]
+    server.add_generic_rpc_handlers((
+        _handler(PREDICTION, {"Predict": prediction.predict, "Classify": prediction.classify,
+                              "Regress": prediction.regress,
+                              "MultiInference": prediction.multi_inference,
+                              "GetModelMetadata": prediction.metadata}),
+        _handler(MODELS, {"GetModelStatus": models.status,
+                          "HandleReloadConfigRequest": models.reload}),
+        _handler(HEALTH, {"Check": health.check}, {"Watch": health.watch(watch)})))
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise _cannot_listen(address, str(error).partition(";")[0]) from None
+    if not port:  # how older versions of grpcio say it
+        raise _cannot_listen(address, "it is taken, or no address of this computer")
+    return server, port
+
+
+def _handler(service: str, acts: Mapping[str, Act],
+             streams: Mapping[str, grpc.RpcMethodHandler] | None = None) -> grpc.GenericRpcHandler:
+    kinds = messages.methods(service)
+    made = {name: unary(act, kinds[name][0]) for name, act in acts.items()}
+    return grpc.method_handlers_generic_handler(service, {**made, **(streams or {})})
+
+
+def _cannot_listen(address: str, reason: str) -> UserError:
+    return UserError(f"Cannot listen at {address} for gRPC: {reason}. Stop what listens there, or "
+                     "choose another port (0: any free one).")
