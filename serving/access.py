@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 log = logging.getLogger(__name__)
-OPEN = ("/healthz", "/readyz")  # what an orchestrator asks without a token
+# What an orchestrator asks without a token.
+OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 _GONE = 499  # as nginx counts a client that closed the connection before its answer
 
 

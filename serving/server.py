@@ -16,12 +16,13 @@ from starlette.routing import Route
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 
-from . import pages, tf_serving
+from . import pages, tf_serving, v2
 from .bodies import parse_json
 from .catalogue import Catalogue
 from .errors import Busy, Late, NotFound
 from .options import Limits, Queueing
 from .service import Json, Service
+from .tf_serving import PredictRequest
 from .watching import Watcher
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
             raise HTTPException(404)
         _find(catalogue, request)  # an unknown model's body is not read
         deadline = _deadline(request)
-        body = await _read_body(request, limits.max_body_bytes)
-        document = (parse_json(body) if len(body) < _LONG_BODY else
-                    await run_in_threadpool(parse_json, body))
+        document = await _read_json(request, limits.max_body_bytes)
         service = _find(catalogue, request)
         act = service.predict_json if verb == "predict" else service.answer_json
         return JSONResponse(await _while_connected(request, act(document, deadline)))
@@ -75,7 +74,8 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
     app = Starlette(
         lifespan=lifespan,
         routes=[*(Route(path + ":{verb}", ask, methods=["POST"]) for path in MODEL_PATHS),
-                *_descriptions(catalogue), *_monitoring(catalogue, metrics), *pages.ROUTES],
+                *_descriptions(catalogue), *_monitoring(catalogue, metrics),
+                *_v2_routes(catalogue, limits), *pages.ROUTES],
         exception_handlers={HTTPException: _http_error, UserError: _user_error,
                             NotFound: _not_found, Busy: _busy, Late: _late,
                             ClientDisconnect: _gone, Exception: _internal_error})
@@ -110,7 +110,7 @@ def _descriptions(catalogue: Catalogue) -> list[Route]:
                   catalogue.services for route in (("POST", ":predict"), ("POST", ":answer"),
                                                    ("GET", ""), ("GET", "/metadata"),
                                                    ("GET", "/files"))]
-        routes += ["GET /healthz", "GET /readyz"]
+        routes += ["GET /healthz", "GET /readyz", "GET /v2"]
         return JSONResponse({**_overview(catalogue), "routes": routes}, headers={"Vary": "Accept"})
 
     routes = [Route("/", index)]
@@ -138,6 +138,17 @@ def _monitoring(catalogue: Catalogue, metrics: "Metrics | None") -> list[Route]:
     paths = ("/metrics", "/monitoring/prometheus/metrics") if metrics else ()  # also TF Serving's
     return [Route("/healthz", health), Route("/readyz", ready),
             *(Route(path, measured) for path in paths)]
+
+
+def _v2_routes(catalogue: Catalogue, limits: Limits) -> list[Route]:
+    """Give KServe's routes, with the same limits and deadlines."""
+    async def read_json(request: Request) -> Json:
+        return await _read_json(request, limits.max_body_bytes)
+
+    async def ask(request: Request, service: Service, asked: PredictRequest) -> Any:
+        return await _while_connected(request, service.predict(asked, _deadline(request)))
+
+    return v2.routes(catalogue, read_json, ask)
 
 
 def _overview(catalogue: Catalogue) -> Json:
@@ -171,7 +182,7 @@ def _deadline(request: Request) -> float | None:
     return time.monotonic() + int(given[:12]) / 1e3
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Json]) -> Json:
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
     """Answer, or stop at once where the client hangs up: nobody reads the answer then."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
@@ -183,6 +194,11 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Json]) ->
         task.cancel()
         gone.cancel()
         await asyncio.wait((task, gone))
+
+
+async def _read_json(request: Request, limit: int) -> Json:
+    body = await _read_body(request, limit)
+    return parse_json(body) if len(body) < _LONG_BODY else await run_in_threadpool(parse_json, body)
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

@@ -73,7 +73,8 @@ def _descriptions(catalogue: Catalogue) -> list[Route]:
         return JSONResponse({"live": True})
 
     async def ready(request: Request) -> Response:
-        answers = bool(catalogue.services)
+        answers = all(any(v.service for v in catalogue.versions(name).values())
+                      for name in catalogue.names)
         return JSONResponse({"ready": answers}, 200 if answers else 503)
 
     async def model(request: Request) -> Response:

@@ -4,36 +4,16 @@ import re
 
 import numpy as np
 import pytest
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from serving import v2
-from serving.bodies import parse_json
 from serving.catalogue import Catalogue, Version
-from serving.errors import NotFound
 from serving.options import Limits
+from serving.server import create_app
 from serving.service import Service
-from tf_pipeline.errors import UserError
 
 TEXTS = ["the garden was lovely", "café — 😀", "", "word " * 300]
 IDS = [[2, 5, 3], [2, 7, 3]]
 TOKENS = {"input_ids": IDS, "attention_mask": [[1] * 3] * 2, "token_type_ids": [[0] * 3] * 2}
-
-
-def application(catalogue: Catalogue) -> Starlette:
-    async def read_json(request: Request) -> dict:
-        return parse_json(await request.body())
-
-    def error(status: int):
-        async def answer(request: Request, error: Exception) -> JSONResponse:
-            return JSONResponse({"error": str(error)}, status)
-        return answer
-
-    return Starlette(routes=v2.routes(catalogue, read_json), exception_handlers={
-        NotFound: error(404), UserError: error(400), HTTPException: error(404)})
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +23,7 @@ def service(predictor) -> Service:
 
 @pytest.fixture(scope="module")
 def client(service) -> TestClient:
-    return TestClient(application(Catalogue.of(service)))
+    return TestClient(create_app(Catalogue.of(service), Limits(max_body_bytes=150_000)))
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +95,10 @@ def test_what_it_says_of_itself(client, path, service):
         assert body["parameters"] == {"signature_names": "serving_default,tokens"}
 
 
-def test_a_server_without_a_model_that_answers_is_not_ready():
+def test_a_server_with_a_model_that_does_not_answer_is_not_ready():
     catalogue = Catalogue()
     catalogue.put("broken", Version(4, "END", error="It holds no weights."))
-    client = TestClient(application(catalogue))
+    client = TestClient(create_app(catalogue))
     assert client.get("/v2/health/live").status_code == 200
     answer = client.get("/v2/health/ready")
     assert (answer.status_code, answer.json()) == (503, {"ready": False})
@@ -182,3 +162,12 @@ def test_binary_tensors_are_refused(client, path):
                          headers={"Inference-Header-Content-Length": "2"})
     assert answer.status_code == 400
     assert "binary_data=False" in answer.json()["error"]
+
+
+def test_limits_and_deadlines_are_those_of_every_route(client, path):
+    long = client.post(f"{path}/infer", json=texts(["a" * 150_000]))
+    assert (long.status_code, list(long.json())) == (413, ["error"])
+    wrong = client.post(f"{path}/infer", json=texts(["a"]), headers={"X-Request-Timeout-Ms": "x"})
+    assert wrong.status_code == 400
+    assert "expected milliseconds" in wrong.json()["error"]
+    assert client.get(f"{path}/infer").status_code == 405
