@@ -7,6 +7,7 @@ client: `PredictionServiceStub(grpc.insecure_channel("127.0.0.1:8500")).Predict(
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import grpc
 
@@ -19,18 +20,28 @@ from .health import Health
 from .models import Models
 from .prediction import Prediction
 from .status import Act, unary
+from .token import Token
 
 PREDICTION, MODELS = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 HEALTH = "grpc.health.v1.Health"
 GRACE_S = 10  # for calls under way, as the HTTP server has it
 
 
+@dataclass(frozen=True)
+class Listening:
+    """Where a server listens, and to whom."""
+
+    address: str  # host:port; port 0: any free one
+    shared: bool = False  # processes at one port get a part of the connections each
+    token: str | None = None  # calls for anything but health bring it: authorization: Bearer TOKEN
+    credentials: grpc.ServerCredentials | None = None  # with them TLS
+
+
 @asynccontextmanager
-async def running(catalogue: Catalogue, limits: Limits, address: str,
-                  shared: bool = False) -> AsyncIterator[int]:
+async def running(catalogue: Catalogue, limits: Limits, where: Listening) -> AsyncIterator[int]:
     """Serve while the block lasts, and then answer the calls under way; gives the port."""
     ending = asyncio.Event()
-    server, port = create(catalogue, limits, address, shared, ending)
+    server, port = create(catalogue, limits, where, ending)
     await server.start()
     try:
         yield port
@@ -39,19 +50,17 @@ async def running(catalogue: Catalogue, limits: Limits, address: str,
         await server.stop(GRACE_S)
 
 
-def create(catalogue: Catalogue, limits: Limits, address: str,
-           shared: bool = False,
+def create(catalogue: Catalogue, limits: Limits, where: Listening,
            ending: asyncio.Event | None = None) -> tuple[grpc.aio.Server, int]:
-    """Make a server that listens at `address`, host:port; also gives the port, for port 0.
+    """Make a server that listens; also gives its port.
 
-    To be called where its event loop runs. Processes whose port is `shared` get a part of the
-    connections each. `ending` says to those who watch its health that it goes. UserError where
-    the address cannot be had.
+    To be called where its event loop runs. `ending` says to those who watch its health that it
+    goes. UserError where the address cannot be had.
     """
-    server = grpc.aio.server(options=[
+    server = grpc.aio.server(interceptors=[Token(where.token)] if where.token else [], options=[
         ("grpc.max_receive_message_length", limits.max_body_bytes),
         # Else a second server at the same port takes half of the calls, and nobody is told.
-        ("grpc.so_reuseport", int(shared)),
+        ("grpc.so_reuseport", int(where.shared)),
         # Plain messages only: a small compressed one may hold gigabytes, which are counted late.
         ("grpc.compression_enabled_algorithms_bitset", 1)])
     prediction, models = Prediction(catalogue, limits), Models(catalogue)
@@ -66,11 +75,12 @@ def create(catalogue: Catalogue, limits: Limits, address: str,
                           "HandleReloadConfigRequest": models.reload}),
         _handler(HEALTH, {"Check": health.check}, {"Watch": health.watch(watch)})))
     try:
-        port = server.add_insecure_port(address)
+        port = (server.add_secure_port(where.address, where.credentials) if where.credentials
+                else server.add_insecure_port(where.address))
     except RuntimeError as error:
-        raise _cannot_listen(address, str(error).partition(";")[0]) from None
+        raise _cannot_listen(where.address, str(error).partition(";")[0]) from None
     if not port:  # how older versions of grpcio say it
-        raise _cannot_listen(address, "it is taken, or no address of this computer")
+        raise _cannot_listen(where.address, "it is taken, or no address of this computer")
     return server, port
 
 

@@ -11,17 +11,19 @@ import grpc
 from serving.catalogue import Catalogue
 from serving.options import Limits
 from serving.rpc import messages
-from serving.rpc.server import running
+from serving.rpc.server import Listening, running
 
 
 @contextmanager
-def grpc_server(catalogue: Catalogue, limits: Limits | None = None) -> Iterator[int]:
+def grpc_server(catalogue: Catalogue, limits: Limits | None = None,
+                **how: Any) -> Iterator[int]:
     """Serve until the block ends; gives the port."""
     ready, ports, stop = threading.Event(), [], asyncio.Event()
     loop = asyncio.new_event_loop()
 
     async def run() -> None:
-        async with running(catalogue, limits or Limits(), "127.0.0.1:0") as port:
+        where = Listening("127.0.0.1:0", **how)
+        async with running(catalogue, limits or Limits(), where) as port:
             ports.append(port)
             ready.set()
             await stop.wait()

@@ -16,7 +16,7 @@ from serving.catalogue import Catalogue, Version
 from serving.errors import Busy, Late
 from serving.options import Limits
 from serving.rpc import messages
-from serving.rpc.server import create
+from serving.rpc.server import Listening, create
 from serving.service import Service
 from tests.conftest import ROOT
 from tests.serving.grpc_client import Client, grpc_server
@@ -344,7 +344,7 @@ def test_errors_of_the_model(predictor, name, error, code, message, caplog):
 
 def test_a_taken_port_is_refused(catalogue):
     async def second(port: int) -> None:
-        create(catalogue, LIMITS, f"127.0.0.1:{port}")
+        create(catalogue, LIMITS, Listening(f"127.0.0.1:{port}"))
 
     message = "Cannot listen at 127.0.0.1:[0-9]+ for gRPC: "
     with grpc_server(catalogue) as port, pytest.raises(UserError, match=message):
@@ -353,8 +353,9 @@ def test_a_taken_port_is_refused(catalogue):
 
 def test_a_port_may_be_shared(catalogue):
     async def two() -> None:
-        first, port = create(catalogue, LIMITS, "127.0.0.1:0", shared=True)
-        second, same = create(catalogue, LIMITS, f"127.0.0.1:{port}", shared=True)
+        first, port = create(catalogue, LIMITS, Listening("127.0.0.1:0", shared=True))
+        second, same = create(catalogue, LIMITS,
+                              Listening(f"127.0.0.1:{port}", shared=True))
         assert port == same
         for server in (first, second):
             await server.start()
@@ -362,6 +363,19 @@ def test_a_port_may_be_shared(catalogue):
             await server.stop(None)
 
     asyncio.run(two())
+
+
+def test_a_token(catalogue, name):
+    with grpc_server(catalogue, token="a" * 16) as port:
+        client = Client(port)
+        refused(Code.UNAUTHENTICATED, "needs the server's token", client.call, STATUS,
+                model_spec={"name": name})
+        assert client.call(CHECK, service=name).status == 1
+        kind, _ = messages.methods("tensorflow.serving.ModelService")["GetModelStatus"]
+        raw, body = client.channel.unary_unary(f"/{STATUS}"), kind(
+            model_spec={"name": name}).SerializeToString()
+        assert raw(body, metadata=[("authorization", "Bearer " + "a" * 16)])
+        refused(Code.UNAUTHENTICATED, "token", raw, body, metadata=[("authorization", "Bearer b")])
 
 
 def test_nothing_heavy_is_imported():
