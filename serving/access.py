@@ -61,7 +61,8 @@ class Access:
         asked = scope.get("path_params", {})
         # A name that nobody serves would be a new time series each.
         model = asked.get("name", "") if asked.get("name") in known else ""
-        verb = asked.get("verb", "") if asked.get("verb") in ("predict", "answer") else ""
+        verb = "infer" if scope["path"].endswith("/infer") else asked.get("verb")
+        verb = verb if verb in ("predict", "answer", "infer") else ""
         self._metrics.request(model, verb, status, seconds)
         if self._log_requests:
             line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -55,6 +55,7 @@ class ServeOptions:
     length: int | None = option(None, help="text length of the TFLite file, e.g. 64")
     host: str = option("127.0.0.1", help="address to listen at; 0.0.0.0: all of this computer's")
     port: int = option(8501, help="0: any free one")
+    grpc_port: int | None = option(None, help="speak TF Serving's gRPC, too, e.g. at 8500")
     threads: int | None = option(None, help="threads of the runtime; default: its own choice, or "
                                  "with several workers the cores shared among them")
     workers: int = option(1, help="processes that answer; they share the files' memory")
@@ -92,6 +93,8 @@ class ServeOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise UserError(f"--port is {self.port}; allowed: 0 to 65535.")
+        if self.grpc_port is not None and not 1 <= self.grpc_port <= 65_535:
+            raise UserError(f"--grpc-port is {self.grpc_port}; allowed: 1 to 65535.")
         if self.workers < 1:
             raise UserError(f"--workers is {self.workers}; it must be 1 or more.")
         for name in ("token_file", "tls_cert", "tls_key"):

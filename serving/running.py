@@ -7,9 +7,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,7 +47,7 @@ def serve(folder: Path, options: ServeOptions, limits: Limits, queueing: Queuein
     """
     token = options.token
     # First the port, which fails at once, then the model, which may take seconds to load.
-    with _bind(options) as listener, _counting(options) as metrics:
+    with _bind(options) as listener, _reserved(options), _counting(options) as metrics:
         catalogue, load = Catalogue(), Loader(options, limits, queueing, metrics)
         watcher = None
         if (folder / "manifest.json").exists() or not Store(folder).names():
@@ -56,8 +56,9 @@ def serve(folder: Path, options: ServeOptions, limits: Limits, queueing: Queuein
         else:
             watcher = Watcher(Store(folder), catalogue, load, options.poll_s)
             watcher.fill()
-        app = Access(create_app(catalogue, limits, watcher=watcher, metrics=metrics), catalogue,
-                     metrics, token, options.log_requests)
+        inner = create_app(catalogue, limits, metrics=metrics, alongside=partial(
+            _alongside, catalogue, limits, options, watcher))
+        app = Access(inner, catalogue, metrics, token, options.log_requests)
         try:
             listener.listen(1024)
         except OSError as error:
@@ -195,15 +196,50 @@ def _supervise(count: int, work: Callable[[], None]) -> None:
             start()
 
 
-def _bind(options: ServeOptions) -> socket.socket:
-    """Take the address without answering at it yet."""
+@contextmanager
+def _reserved(options: ServeOptions) -> Iterator[None]:
+    """Hold the port for gRPC, at which each process listens for itself."""
+    if options.grpc_port is None:
+        yield
+        return
+    where = replace(options, port=options.grpc_port)
+    _bind(where).close()  # alone: with SO_REUSEPORT a second server would take half of the calls
+    with _bind(where, socket.SO_REUSEPORT):
+        yield
+
+
+@asynccontextmanager
+async def _alongside(catalogue: Catalogue, limits: Limits, options: ServeOptions,
+                     watcher: Watcher | None) -> AsyncIterator[None]:
+    """Watch the folder of models and answer over gRPC, in the process that answers over HTTP."""
+    async with AsyncExitStack() as stack:
+        if watcher:
+            await stack.enter_async_context(watcher.watching())
+        if options.grpc_port:
+            import grpc  # after the fork: its threads would not come along
+
+            from .rpc.server import Listening, running
+
+            credentials = None
+            if options.tls_cert and options.tls_key:
+                credentials = grpc.ssl_server_credentials([(options.tls_key.read_bytes(),
+                                                            options.tls_cert.read_bytes())])
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            await stack.enter_async_context(running(catalogue, limits, Listening(
+                f"{host}:{options.grpc_port}", True, options.token, credentials)))
+        yield
+
+
+def _bind(options: ServeOptions, also: int | None = None) -> socket.socket:
+    """Take the address without answering at it yet; `also` is one more option of the socket."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
         try:
             # A server that was just stopped leaves its port blocked for a minute otherwise.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            for option in (socket.SO_REUSEADDR, *([] if also is None else [also])):
+                listener.setsockopt(socket.SOL_SOCKET, option, 1)
             listener.bind(address)
         except OSError:
             listener.close()
@@ -232,6 +268,7 @@ def _invitation(catalogue: Catalogue, listener: socket.socket, options: ServeOpt
     verb, body = (("predict", {"instances": [example] if len(example) > 1 else texts})
                   if takes_text(first.predictor) else ("answer", {"texts": texts}))
     what = f"{model}:{verb} -d '{json.dumps(body)}'"
+    rpc = f" and gRPC at {host}:{options.grpc_port}" if options.grpc_port else ""
     shared = "" if options.workers == 1 else (f" in {options.workers} processes of "
                                               f"{options.runtime_threads} thread(s) each")
-    return f"Serving {names} at {url}{shared} - try: curl {what}"
+    return f"Serving {names} at {url}{rpc}{shared} - try: curl {what}"

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -23,11 +23,11 @@ from .errors import Busy, Late, NotFound
 from .options import Limits, Queueing
 from .service import Json, Service
 from .tf_serving import PredictRequest
-from .watching import Watcher
 
 if TYPE_CHECKING:
     from .metrics import Metrics
 
+Alongside = Callable[[], AbstractAsyncContextManager[None]]
 MODEL_PATHS = tuple("/v1/models/{name}" + which
                     for which in ("", "/versions/{version}", "/labels/{label}"))
 TIMEOUT = "x-request-timeout-ms"  # header: how long the client waits for the answer
@@ -36,12 +36,12 @@ _LONG_BODY = 50_000  # bytes; takes milliseconds to parse, and other requests wa
 
 def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
                threads: int | None = None, queueing: Queueing | None = None,
-               watcher: Watcher | None = None, metrics: "Metrics | None" = None) -> Starlette:
+               metrics: "Metrics | None" = None,
+               alongside: Alongside = nullcontext) -> Starlette:
     """Build the ASGI application for a loaded artifact, or for a catalogue of several.
 
-    `threads` and `queueing` are for an artifact: a catalogue's models have their own. `watcher`
-    keeps a catalogue as its folder says while the application runs, and `metrics` are given at
-    /metrics.
+    `threads` and `queueing` are for an artifact: a catalogue's models have their own. `metrics`
+    are given at /metrics; `alongside` is entered while the application runs.
     """
     limits = limits or Limits()
     catalogue = model if isinstance(model, Catalogue) else Catalogue.of(
@@ -63,13 +63,8 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        if watcher is None:
+        async with alongside():
             yield
-            return
-        await watcher.refresh()  # the folder may have changed since the files were loaded
-        watching = asyncio.ensure_future(watcher.run())
-        yield
-        watching.cancel()
 
     app = Starlette(
         lifespan=lifespan,

@@ -6,8 +6,8 @@ begun. One that cannot be loaded is named in the status and the log, and the old
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -56,6 +56,16 @@ class Watcher:
                 await asyncio.wait_for(self._asked.wait(), self._every_s or None)
             self._asked.clear()
             await self.refresh()
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Look at the folder while the block lasts; first once before it begins."""
+        await self.refresh()  # it may have changed since the files were loaded
+        running = asyncio.ensure_future(self.run())
+        try:
+            yield
+        finally:
+            running.cancel()
 
     async def refresh(self) -> None:
         """Load what is new, then let go of what is no longer wanted."""

@@ -110,7 +110,8 @@ def test_flags_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
                                             "vocabulary", "trim", "predict", "evaluate", "import",
                                             "doctor")),
                         (export_main, ("convert", "verify", "inspect")),
-                        (serving_main, ("", "tf-serving", "web", "batch", "add", "rollback", "label"))):
+                        (serving_main, ("", "tf-serving", "web", "batch", "add", "rollback",
+                                        "label"))):
         for verb in verbs:
             with pytest.raises(SystemExit):
                 main([*verb.split(), "--help"])

@@ -46,12 +46,14 @@ class Client:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}",
                                              options=[("grpc.enable_http_proxy", 0)])
 
-    def call(self, method: str, timeout: float | None = 20, **fields: Any) -> Any:
-        return self.future(method, timeout, **fields).result()
+    def call(self, method: str, timeout: float | None = 20, metadata: Any = None,
+             **fields: Any) -> Any:
+        return self.future(method, timeout, metadata, **fields).result()
 
-    def future(self, method: str, timeout: float | None = 20, **fields: Any) -> Any:
+    def future(self, method: str, timeout: float | None = 20, metadata: Any = None,
+               **fields: Any) -> Any:
         service, name = method.rsplit("/", 1)
         kind, answer = messages.methods(service)[name]
         ask = self.channel.unary_unary(f"/{method}", request_serializer=kind.SerializeToString,
                                        response_deserializer=answer.FromString)
-        return ask.future(kind(**fields), timeout=timeout)
+        return ask.future(kind(**fields), timeout=timeout, metadata=metadata)

@@ -1,5 +1,6 @@
 """A folder of models: what is added, chosen, loaded while requests are answered, and refused."""
 
+import http.client
 import json
 import logging
 import os
@@ -95,7 +96,7 @@ def watched(store: Store) -> Iterator[tuple[TestClient, Watcher, Catalogue]]:
     catalogue = Catalogue()
     watcher = Watcher(store, catalogue, LOAD, 0)
     watcher.fill()
-    with TestClient(create_app(catalogue, watcher=watcher)) as client:
+    with TestClient(create_app(catalogue, alongside=watcher.watching)) as client:
         yield client, watcher, catalogue
 
 
@@ -231,7 +232,7 @@ def asking(url: str, end: threading.Event, found: Counter) -> None:
         try:
             status, body = post(f"{url}/v1/models/reviews:answer", TEXT)
             found[f"{status} {sorted(body['answers'][0])}" if status == 200 else status] += 1
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             found[type(error).__name__] += 1
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import ssl
 import subprocess
 import urllib.error
@@ -9,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -16,6 +18,7 @@ from starlette.testclient import TestClient
 from serving.catalogue import Catalogue, Version
 from serving.options import ServeOptions
 from serving.server import create_app
+from tests.serving.grpc_client import Client
 from tests.serving.test_serving_cli import failing, post, served, stop
 
 TOKEN = "a-token-of-twenty-one"
@@ -98,6 +101,32 @@ def test_tls(artifact, tmp_path):
         assert url.startswith("https://127.0.0.1:")
         assert "curl https://" in lines[-1]
         assert ask(urllib.request.Request(f"{url}/healthz"), context)[0] == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_grpc_beside_http(artifact, tmp_path, workers):
+    """Each process answers over both; a second server at the port is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    (tmp_path / "token").write_text(TOKEN)
+    flags = ("--workers", workers, "--grpc-port", port)
+    with served(artifact, *flags, "--token-file", str(tmp_path / "token")) as (process, _, lines):
+        assert f"and gRPC at 127.0.0.1:{port}" in lines[-1]
+        tensor = {"dtype": 7, "tensor_shape": {"dim": [{"size": 2}]}, "string_val": [b"a", b"b"]}
+        given = {"model_spec": {"name": "classify"}, "inputs": {"text": tensor}}
+        method = "tensorflow.serving.PredictionService/Predict"
+        for _ in range(6):
+            client = Client(int(port))
+            grpc.channel_ready_future(client.channel).result(20)
+            answer = client.call(method, metadata=[("authorization", f"Bearer {TOKEN}")], **given)
+            assert len(answer.outputs["label"].string_val) == 2
+            with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+                client.call(method, **given)
+            client.channel.close()
+        assert f"Cannot listen at 127.0.0.1 port {port}" in failing(
+            str(artifact), "--port", "0", "--grpc-port", port)
+        assert stop(process) == ""
+        assert process.returncode == 0
 
 
 def test_readiness(predictor):

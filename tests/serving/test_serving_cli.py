@@ -36,7 +36,7 @@ def served(artifact: Path, *flags: str, python: tuple[str, ...] = ()):
     try:
         for line in process.stderr:
             lines.append(line)
-            if found := re.search(r"at (https?://\S+)( in .*)? - try: curl", line):
+            if found := re.search(r"at (https?://\S+).* - try: curl", line):
                 yield process, found[1], lines
                 break
         else:
