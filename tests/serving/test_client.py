@@ -226,7 +226,8 @@ def test_the_servers_deadline_is_a_timeout_too(ask):
 def test_tries_share_the_time_and_say_what_is_left(ask):
     with failing(FULL) as (url, asked):
         start = time.monotonic()
-        with pytest.raises(ServingError, match="The queue is full"):
+        # The last try may have too little time left for any answer.
+        with pytest.raises(ServingError, match="The queue is full|did not answer within 0.5 s"):
             ask(url, "answer", ["a"], settings={"timeout_s": 0.5, "retries": 1000, "token": "s3"})
         assert time.monotonic() - start < 2
     left = [int(handler.headers["X-Request-Timeout-Ms"]) for handler in asked]
