@@ -42,6 +42,11 @@ class Catalogue:
         return sorted(self._versions)
 
     @property
+    def labels(self) -> list[str]:
+        """The labels that any model's versions have."""
+        return sorted({label for labels in self._labels.values() for label in labels})
+
+    @property
     def services(self) -> list[Service]:
         """The newest version of each model, by name."""
         found = [self._newest(name) for name in sorted(self._versions)]

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 
-from . import pages, tf_serving, v2
+from . import openapi, pages, tf_serving, v2
 from .bodies import parse_json
 from .catalogue import Catalogue
 from .errors import Busy, Late, NotFound
@@ -105,7 +105,7 @@ def _descriptions(catalogue: Catalogue) -> list[Route]:
                   catalogue.services for route in (("POST", ":predict"), ("POST", ":answer"),
                                                    ("GET", ""), ("GET", "/metadata"),
                                                    ("GET", "/files"))]
-        routes += ["GET /healthz", "GET /readyz", "GET /v2"]
+        routes += [f"GET {path}" for path in ("/healthz", "/readyz", "/v2", "/openapi.json")]
         return JSONResponse({**_overview(catalogue), "routes": routes}, headers={"Vary": "Accept"})
 
     routes = [Route("/", index)]
@@ -125,13 +125,16 @@ def _monitoring(catalogue: Catalogue, metrics: "Metrics | None") -> list[Route]:
                    if not any(v.service for v in catalogue.versions(name).values())]
         return JSONResponse({"ready": not waiting, "not_loaded": waiting}, 503 if waiting else 200)
 
+    async def described(request: Request) -> Response:
+        return JSONResponse(openapi.document(catalogue))
+
     async def measured(request: Request) -> Response:
         assert metrics is not None
         text = await run_in_threadpool(metrics.text, catalogue)
         return Response(text, media_type="text/plain; version=0.0.4")
 
     paths = ("/metrics", "/monitoring/prometheus/metrics") if metrics else ()  # also TF Serving's
-    return [Route("/healthz", health), Route("/readyz", ready),
+    return [Route("/healthz", health), Route("/readyz", ready), Route("/openapi.json", described),
             *(Route(path, measured) for path in paths)]
 
 
