@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.shared import read, write
+from benchmarks.shared import read, text, write
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,15 @@ def financial_texts(data: Path, work: Path) -> None:
     _lines(work / "corpora/financial.txt", [*news, *answers])
 
 
+def cased_news(data: Path, work: Path) -> None:
+    """Write news with capitals and CoNLL's training documents as running text, a text a line."""
+    news = [row["text"] for part in ("test", "train_5k", "train_10k_description")
+            for row in read(data / f"ag_news/{part}.csv") if row["text"] != row["text"].lower()]
+    documents = [" ".join(line.split()[0] for line in part.splitlines()[1:] if line.strip())
+                 for part in text(data / "conll2003_en/eng.train").split("-DOCSTART-") if part]
+    _lines(work / "corpora/news.txt", [*news, *documents])
+
+
 def chinese_texts(data: Path, work: Path) -> None:
     """Write the training texts of TNEWS and CLUENER, a text a line, and CLUENER's words."""
     chinese_names(data, work)
@@ -114,6 +123,10 @@ _BERT = "BERT-base-chinese"
 _PHRASEBANK = ("--task classify --train csv:{work}/phrasebank/train{repeat}.csv --test "
                "csv:{work}/phrasebank/test{repeat}.csv --max-len 128 --epochs 4 --learning-rate "
                "1e-4 --patience 4 --precision mixed_bfloat16")
+_CONLL = ("--task tag --train conll:{data}/conll2003_en?unit=document --max-len 192 --batch-size 8 "
+          "--epochs 10 --learning-rate 3e-4 --patience 10 --precision mixed_bfloat16")
+_SPANS = {"span_f1": "span F1", "token_accuracy": "token accuracy",
+          "token_macro_f1": "token macro F1"}
 _TNEWS = ("--task classify --train csv:{data}/tnews/train.csv --test csv:{data}/tnews/dev.csv "
           "--max-len 64 --precision mixed_bfloat16")
 _CLUENER = ("--task tag --train conll:{work}/cluener/train.txt --test conll:{work}/cluener/dev.txt "
@@ -158,13 +171,16 @@ ROWS = (
         start="--task mlm --train lines:{work}/corpora/financial.txt --max-len 128 --epochs 3 "
               "--learning-rate 2e-4 --whole-words --precision mixed_bfloat16"),
     Row("conll2003", "CoNLL-2003, test",
-        "--task tag --train conll:{data}/conll2003_en?unit=document --max-len 192 --batch-size 8 "
-        "--epochs 10 --learning-rate 3e-4 --patience 10 --precision mixed_bfloat16",
-        {"span_f1": "span F1", "token_accuracy": "token accuracy",
-         "token_macro_f1": "token macro F1"}, ".885 / .978 / .885; aim .90 / .980 / .909",
+        _CONLL, _SPANS, ".885 / .978 / .885; aim .90 / .980 / .909",
         ".924 span F1 (BERT-base, cased)",
         peer="--task tag --train {data}/conll2003_en/eng.train --test "
              "{data}/conll2003_en/eng.testb --max-len 128 --epochs 3 --learning-rate 1e-4"),
+    Row("conll2003_mlm", "the same after mlm on cased news, with word dropout",
+        f"{_CONLL} --word-dropout 0.1 --backbone {{start}}", _SPANS, "with and without",
+        prepare=cased_news,
+        start="--task mlm --mark-case --train lines:{work}/corpora/news.txt --max-len 128 "
+              "--batch-size 16 --epochs 1 --learning-rate 3e-4 --whole-words --precision "
+              "mixed_bfloat16"),
     Row("stsb_before", "STS-B, test, before training", f"{_STSB} --epochs 0",
         {"spearman": "Spearman"}, "as published", ".820 (all-MiniLM-L6-v2)", repeats=("0",)),
     Row("stsb", "STS-B, test, after training",

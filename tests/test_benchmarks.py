@@ -159,6 +159,22 @@ def test_corpora_hold_texts_once_and_none_of_a_test(tmp_path: Path) -> None:
         "题", "两 次", "来"]
 
 
+def test_news_keep_their_capitals_and_hold_only_training_documents(tmp_path: Path) -> None:
+    for part in ("test", "train_5k", "train_10k_description"):
+        (tmp_path / "ag_news").mkdir(exist_ok=True)
+        write_csv(tmp_path / f"ag_news/{part}.csv", [{"text": f"News of {part}"},
+                                                     {"text": "no capitals"}, {"text": "Twice"}])
+    (tmp_path / "conll2003_en").mkdir()
+    write_lines(tmp_path / "conll2003_en/eng.train", [
+        "-DOCSTART- -X- O O", "", "Zoe NNP I-NP I-PER", "left VBD I-VP O", "", "Now RB O O", "",
+        "-DOCSTART- -X- O O", "", "Rain NN I-NP O"])
+    write_lines(tmp_path / "conll2003_en/eng.testb", ["Xanten NNP I-NP I-LOC"])
+    rows.cased_news(tmp_path, tmp_path)
+    assert (tmp_path / "corpora/news.txt").read_text("utf-8").splitlines() == [
+        "News of test", "Twice", "News of train_5k", "News of train_10k_description",
+        "Zoe left Now", "Rain"]
+
+
 @pytest.mark.slow
 def test_speed_is_measured_with_and_without_levers(tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
