@@ -3,9 +3,9 @@
 import ast
 import importlib
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,12 +95,14 @@ def test_importing_does_nothing() -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_help_is_quick(room: str) -> None:
+    """In seconds of the processor: what else the machine does meanwhile is not counted."""
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", room, "--help"], cwd=ROOT, check=True,
                        capture_output=True)
-        times.append(time.perf_counter() - start)
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
     assert min(times) < 0.3
 
 

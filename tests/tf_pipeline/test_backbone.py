@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,26 +48,37 @@ def test_ids_and_outputs_equal_pytorch(minilm: checkpoints.Checkpoint, tmp_path:
     assert float(done.stdout.split()[-1]) < 1e-6
 
 
-@pytest.mark.parametrize(("policy", "error"), [("mixed_bfloat16", 0.004),
-                                               ("mixed_float16", 0.0005)])
-def test_mixed_precision_rounds_products_alone(minilm: checkpoints.Checkpoint, policy: str,
-                                               error: float) -> None:
-    """`error`: root mean square, where values have 0.4; bfloat16 throughout has 0.0045."""
+@pytest.mark.parametrize("rounded", ["bfloat16", "float16"])
+def test_mixed_precision_rounds_products_alone(minilm: checkpoints.Checkpoint,
+                                               rounded: str) -> None:
+    """So its outputs are nearer to those in float32 than where all is rounded.
+
+    By how much depends on the processor: to .76 or .82 of the error in bfloat16, so far.
+    """
     encoded = minilm.encoder.encode(["an utterly charming and hilarious film",
                                      "the food was not bad , but the service could be better"])
     inputs = encoded.padded(range(2), 16)
-    exact = minilm.build()(inputs)["sequence_output"]
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        mixed = minilm.build()
-    finally:
-        keras.config.set_dtype_policy(before)
-    found = mixed(inputs)["sequence_output"]
-    assert keras.backend.standardize_dtype(found.dtype) == "float32"
-    assert mixed.get_layer("layer_0").query.compute_dtype == policy.removeprefix("mixed_")
-    rest = (np.asarray(found) - np.asarray(exact))[inputs["attention_mask"] == 1]
-    assert 0 < np.sqrt((rest ** 2).mean()) < error
+
+    def run(policy: str) -> tuple[Any, keras.Model]:
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = minilm.build()
+        finally:
+            keras.config.set_dtype_policy(before)
+        return model(inputs)["sequence_output"], model
+
+    exact = np.asarray(run("float32")[0])
+
+    def error(outputs: Any) -> float:
+        """Root mean square over real tokens; the values have 0.4."""
+        rest = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")) - exact
+        return float(np.sqrt((rest[inputs["attention_mask"] == 1] ** 2).mean()))
+
+    mixed, model = run(f"mixed_{rounded}")
+    assert keras.backend.standardize_dtype(mixed.dtype) == "float32"
+    assert model.get_layer("layer_0").query.compute_dtype == rounded
+    assert 0 < error(mixed) < 0.9 * error(run(rounded)[0])
 
 
 def test_gelu_comes_from_the_configuration() -> None:
