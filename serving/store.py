@@ -88,6 +88,8 @@ class Store:
         if not _NAME.fullmatch(name):
             raise UserError(f"--name is {name!r}; allowed are letters, digits, dots, dashes and "
                             "underscores, no dot or dash first.")
+        if version is not None and version < 1:
+            raise UserError(f"--version is {version}; it must be 1 or more.")
         there = self.versions(name)
         number = version if version is not None else max([manifest.version - 1, *there]) + 1
         target = self.path(name, number)

@@ -1,7 +1,6 @@
 """TF Serving's gRPC services on a real artifact: a server in a thread, asked over loopback."""
 
 import asyncio
-import importlib.util
 import subprocess
 import sys
 import threading
@@ -386,7 +385,6 @@ def test_nothing_heavy_is_imported():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("grpc_tools") is None, reason="needs grpcio-tools")
 def test_the_compiled_messages_are_those_of_the_proto_files(tmp_path):
     folder = messages.COMPILED.parent
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={folder}",

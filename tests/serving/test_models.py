@@ -53,6 +53,8 @@ def test_versions_count_up_and_none_is_overwritten(store, artifact):
         store.add(artifact, "reviews", 7)
     with pytest.raises(UserError, match=r"--name is '\.\./x'; allowed are letters"):
         store.add(artifact, "../x")
+    with pytest.raises(UserError, match="--version is -3; it must be 1 or more"):
+        store.add(artifact, "reviews", -3)
     assert not list(store.folder.rglob("*.partial*"))
 
 

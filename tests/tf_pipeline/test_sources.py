@@ -166,8 +166,8 @@ def test_unknown_vader_set():
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """Prepare a small data set in a folder; its class registers itself as mini_reviews."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    pytest.importorskip("tensorflow")
+    import tensorflow_datasets as tfds
+
     folder = tmp_path_factory.mktemp("tfds")
     features = tfds.features
 
