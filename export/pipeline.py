@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline import plugins, runtimes
+from tf_pipeline import drift, plugins, runtimes
 from tf_pipeline.artifact import Graph, Manifest
 from tf_pipeline.config import to_flags
 from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserError
@@ -341,6 +341,8 @@ class _Conversion:
             drift=bool(self.failed) and self.options.accept_drift,
             metrics={task.METRIC: self.run.metrics["test"][task.METRIC],
                      "rows": self.run.metrics["test"]["examples"]},
+            reference=drift.reference(drift.measure(
+                task, encoder, self.encoded, self.expected(self.run.max_len))),
             run={"name": self.run.name, "backbone": self.run.info["config"]["backbone"],
                  "data": self.run.info["data"], "created": self.run.info["created"]},
             versions=versions(_VERSIONS), cpu=_cpu(),

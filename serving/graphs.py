@@ -3,7 +3,7 @@
 import importlib.util
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -26,16 +26,28 @@ MODULES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert",),
            "saved_model": ("tensorflow", "tensorflow_text")}
 
 
+See = Callable[[Encoded, Arrays], None]
+
+
 def ignore(measure: str, value: float) -> None:
     """Measure nothing."""
 
 
-class LoadedGraph:
-    """A predictor that answers many requests at a time, from any event loop."""
+def unseen(encoded: Encoded, outputs: Arrays) -> None:
+    """Look at no text."""
 
-    def __init__(self, predictor: Predictor, queueing: Queueing, observe: Observe = ignore):
+
+class LoadedGraph:
+    """A predictor that answers many requests at a time, from any event loop.
+
+    `see` is given the texts of each call with what the file says of them.
+    """
+
+    def __init__(self, predictor: Predictor, queueing: Queueing, observe: Observe = ignore,
+                 see: See = unseen):
         assert predictor.graph is not None
-        self.predictor, self._graph, self._observe = predictor, predictor.graph, observe
+        self.predictor, self._graph = predictor, predictor.graph
+        self._observe, self._see = observe, see
         self._batcher = Batcher(queueing, self._graph.batch or queueing.batch_size, observe)
         self.close = self._batcher.close
 
@@ -103,6 +115,7 @@ class LoadedGraph:
         end = time.perf_counter()
         self._observe("tokenize", before - start)
         self._observe("infer", end - before)
+        self._see(encoded, outputs)
         return encoded, outputs
 
     def _run(self, asked: list[Arrays]) -> list[Arrays]:
@@ -126,12 +139,12 @@ class Graphs:
     """The files of an artifact by their path; the one that is served is there from the start."""
 
     def __init__(self, served: Predictor, queueing: Queueing, threads: int | None = None,
-                 observe: Observe = ignore):
+                 observe: Observe = ignore, see: See = unseen):
         if served.manifest is None or served.graph is None:
             raise UserError(f"{served.folder} is a run, not an artifact. Convert it first: "
                             "python -m export convert.")
         refuse_weights(served.folder, served.graph)
-        self._make = partial(LoadedGraph, queueing=queueing, observe=observe)
+        self._make = partial(LoadedGraph, queueing=queueing, observe=observe, see=see)
         self.served = self._make(served)
         self._folder, self._threads = served.folder, threads
         # Weights for training frameworks are no file to answer with.

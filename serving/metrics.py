@@ -37,6 +37,11 @@ class Metrics:
                                 registry=here)
         self._versions = Gauge("serving_version_available", "1 for a version that answers.",
                                ("model", "version"), multiprocess_mode="livemax", registry=here)
+        self._drift = Gauge("serving_input_drift", "How unlike the last 1,000 texts are to those "
+                            "of the version's test, in tokens, unknown pieces and confidence: "
+                            "population stability index, of several processes the largest.",
+                            ("model", "version", "measure"), multiprocess_mode="livemax",
+                            registry=here)
         self._waiting = Gauge("serving_waiting_texts", "Texts in the queues, when last asked.",
                               ("model",), multiprocess_mode="livesum", registry=here)
 
@@ -46,6 +51,10 @@ class Metrics:
             self._batch.labels(model).observe(value)
         else:
             self._stages.labels(model, measure).observe(value)
+
+    def drift(self, model: str, version: int, measure: str, shift: float) -> None:
+        """Take how far a version's latest texts are from those of its test."""
+        self._drift.labels(model, str(version), measure).set(shift)
 
     def request(self, model: str, verb: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""

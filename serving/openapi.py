@@ -38,7 +38,8 @@ _VERBS: dict[str, tuple[str, Json, Json]] = {
 _READS = {
     "": ("Which versions there are, and what became of them.", "model_version_status"),
     "/metadata": ("The signatures of :predict.", "metadata"),
-    "/files": ("The files, labels and limits of :answer.", "files")}
+    "/files": ("The files, labels and limits of :answer.", "files"),
+    "/drift": ("How unlike the latest texts are to those of the model's test.", "measures")}
 
 
 def document(catalogue: Catalogue) -> Json:

@@ -95,9 +95,11 @@ class Loader:
         predictor = Predictor(folder, options.runtime, options.variant, options.length,
                               options.runtime_threads)
         predictor.warm_up()
+        name, version = name or manifest.name, version or manifest.version
         service = Service(predictor, self.limits, self.queueing, options.runtime_threads,
-                          partial(self.metrics.observe, name or manifest.name))
-        service.name, service.version = name or manifest.name, version or manifest.version
+                          partial(self.metrics.observe, name),
+                          partial(self.metrics.drift, name, version))
+        service.name, service.version = name, version
         return service
 
 

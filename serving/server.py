@@ -98,20 +98,23 @@ def _descriptions(catalogue: Catalogue) -> list[Route]:
         service = _find(catalogue, request)
         return JSONResponse({**service.describe(), **service.files()})
 
+    async def drift(request: Request) -> Response:
+        return JSONResponse(_find(catalogue, request).drift())
+
     async def index(request: Request) -> Response:
         if pages.wants_page(request):
             return pages.page()
         routes = [f"{route[0]} /v1/models/{service.name}{route[1]}" for service in
                   catalogue.services for route in (("POST", ":predict"), ("POST", ":answer"),
                                                    ("GET", ""), ("GET", "/metadata"),
-                                                   ("GET", "/files"))]
+                                                   ("GET", "/files"), ("GET", "/drift"))]
         routes += [f"GET {path}" for path in ("/healthz", "/readyz", "/v2", "/openapi.json")]
         return JSONResponse({**_overview(catalogue), "routes": routes}, headers={"Vary": "Accept"})
 
     routes = [Route("/", index)]
     for path in MODEL_PATHS:
         routes += [Route(path, status), Route(path + "/metadata", metadata),
-                   Route(path + "/files", files)]
+                   Route(path + "/files", files), Route(path + "/drift", drift)]
     return routes
 
 

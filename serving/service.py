@@ -16,6 +16,7 @@ from tf_pipeline.text import INPUTS, Arrays
 from . import tf_serving
 from .batching import Observe
 from .bodies import check_keys, show
+from .drift import DriftWatch
 from .graphs import Graphs, ignore
 from .options import Limits, Queueing
 from .signatures import bounds_of, check_tokens, signatures_of
@@ -29,9 +30,10 @@ class Service:
 
     def __init__(self, predictor: Predictor, limits: Limits | None = None,
                  queueing: Queueing | None = None, threads: int | None = None,
-                 observe: Observe = ignore):
+                 observe: Observe = ignore, drifted: Observe = ignore):
         self.limits, self.queueing = limits or Limits(), queueing or Queueing()
-        self.graphs = Graphs(predictor, self.queueing, threads, observe)
+        self._drift = DriftWatch(predictor, drifted)
+        self.graphs = Graphs(predictor, self.queueing, threads, observe, self._drift.see)
         self.predictor = predictor
         assert predictor.manifest is not None
         assert predictor.graph is not None
@@ -122,6 +124,10 @@ class Service:
         return {"model": self.name, "version": self.version, "task": self.manifest.task,
                 "file": self.graph.path, "runtime": self.graph.runtime,
                 "variant": self.graph.variant, "drift": self.manifest.drift}
+
+    def drift(self) -> Json:
+        """Say how the latest texts differ from those that the model was tested on."""
+        return {"model": self.name, "version": self.version, **self._drift.describe()}
 
     @property
     def waiting(self) -> int:

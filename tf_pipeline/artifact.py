@@ -54,6 +54,8 @@ class Manifest:
     refused: tuple[dict[str, Any], ...] = ()  # graphs dropped by --drop-failed, with the reason
     drift: bool = False  # published by --accept-drift though a graph disagrees
     metrics: dict[str, Any] = field(default_factory=dict)  # the run's test scores
+    # Histograms of the test's texts, which `drift` compares with those of today.
+    reference: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     cpu: dict[str, Any] = field(default_factory=dict)  # of the machine that measured

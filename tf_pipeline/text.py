@@ -145,6 +145,15 @@ class TextEncoder:
         return {token["content"]: token["id"] for token in added if token["special"]}
 
     @cached_property
+    def unknown_id(self) -> int:
+        """The id that stands for what the vocabulary lacks; -1 where nothing does."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        if model.get("unk_id") is not None:  # SentencePiece's; WordPiece names the piece
+            return int(model["unk_id"])
+        found = self._tokenizer.token_to_id(model.get("unk_token") or "")
+        return -1 if found is None else found
+
+    @cached_property
     def mask_token(self) -> str:
         """The piece that stands for a hidden one, as it is written in a text."""
         return self._special("mask", "masking needs one. Choose a checkpoint that was pretrained "

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from serving.catalogue import Catalogue, Version
 from serving.options import ServeOptions
 from serving.server import create_app
+from tests.conftest import opinions
 from tests.serving.grpc_client import Client
 from tests.serving.test_serving_cli import failing, post, served, stop
 
@@ -101,6 +103,51 @@ def test_tls(artifact, tmp_path):
         assert url.startswith("https://127.0.0.1:")
         assert "curl https://" in lines[-1]
         assert ask(urllib.request.Request(f"{url}/healthz"), context)[0] == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_texts_unlike_those_of_the_test_are_noticed(artifact, workers):
+    """Each process compares what it answers itself; Prometheus is given the largest."""
+    with served(artifact, "--workers", workers) as (process, url, _):
+        model = f"{url}/v1/models/classify"
+        usual = [row["text"] for row in opinions(60, seed=5)]
+        send(model, usual[:20], times=4)
+        with urllib.request.urlopen(f"{model}/drift", timeout=20) as answer:
+            found = json.load(answer)
+        assert found["version"] == 1
+        assert found["measures"]["tokens"]["psi"] is None  # too few
+        send(model, usual, times=40)
+        before = measured(url)
+        with urllib.request.urlopen(f"{model}/drift", timeout=20) as answer:
+            found = json.load(answer)
+        for name in ("tokens", "unknown", "confidence"):
+            assert before["serving_input_drift", name, "classify", "1"] < 0.25
+            one = found["measures"][name]
+            assert len(one["tested"]) == len(one["recent"]) == len(one["up_to"]) + 1
+            assert sum(one["recent"]) == pytest.approx(1, abs=0.001)
+        send(model, ["一" * 30] * 60, times=40)
+        after = measured(url)
+        assert after["serving_input_drift", "tokens", "classify", "1"] > 1
+        assert after["serving_input_drift", "unknown", "classify", "1"] > 1
+        rest = stop(process)
+    assert rest.count("unlike those of its test in tokens") in range(1, int(workers) + 1)
+    assert "一" not in rest
+
+
+def send(model: str, texts: list[str], times: int) -> None:
+    for _ in range(times):
+        assert post(f"{model}:answer", {"texts": texts})[0] == 200
+
+
+def test_an_artifact_from_before_is_served_without_that_comparison(artifact, tmp_path):
+    shutil.copytree(artifact, tmp_path / "classify")
+    manifest = json.loads((tmp_path / "classify/manifest.json").read_text())
+    del manifest["reference"]
+    (tmp_path / "classify/manifest.json").write_text(json.dumps(manifest))
+    with served(tmp_path / "classify") as (_, url, _):
+        send(f"{url}/v1/models/classify", ["a", "b"], times=1)
+        with urllib.request.urlopen(f"{url}/v1/models/classify/drift", timeout=20) as answer:
+            assert json.load(answer)["measures"] == {}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
