@@ -56,4 +56,4 @@ def check_keys(document: Mapping[str, Any], known: tuple[str, ...]) -> None:
     unknown = [key for key in document if key not in known]
     if unknown:
         raise UserError(f"Unknown key {', '.join(show(key) for key in unknown[:5])} in the "
-                        f"request. Known: {', '.join(known)}.")
+                        f"request. Known: {', '.join(known) or 'none'}.")

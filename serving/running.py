@@ -30,7 +30,7 @@ from .server import create_app
 from .service import Service
 from .signatures import takes_text
 from .store import Store
-from .watching import Watcher
+from .watching import Watcher, refuse_reload
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -54,10 +54,12 @@ def serve(folder: Path, options: ServeOptions, limits: Limits, queueing: Queuein
             service = load(folder)
             catalogue.put(service.name, Version(service.version, "AVAILABLE", service))
         else:
-            watcher = Watcher(Store(folder), catalogue, load, options.poll_s)
+            watcher = Watcher(Store(folder), catalogue, load, options.poll_s,
+                              partial(os.kill, os.getpid(), signal.SIGHUP))
             watcher.fill()
         inner = create_app(catalogue, limits, metrics=metrics, alongside=partial(
-            _alongside, catalogue, limits, options, watcher))
+            _alongside, catalogue, limits, options, watcher),
+            reload=watcher.reload if watcher else refuse_reload)
         app = Access(inner, catalogue, metrics, token, options.log_requests)
         try:
             listener.listen(1024)
@@ -228,7 +230,8 @@ async def _alongside(catalogue: Catalogue, limits: Limits, options: ServeOptions
                                                             options.tls_cert.read_bytes())])
             host = f"[{options.host}]" if ":" in options.host else options.host
             await stack.enter_async_context(running(catalogue, limits, Listening(
-                f"{host}:{options.grpc_port}", True, options.token, credentials)))
+                f"{host}:{options.grpc_port}", True, options.token, credentials),
+                watcher.reload if watcher else refuse_reload))
         yield
 
 

@@ -23,6 +23,7 @@ from .errors import Busy, Late, NotFound
 from .options import Limits, Queueing
 from .service import Json, Service
 from .tf_serving import PredictRequest
+from .watching import Reload, refuse_reload
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -37,11 +38,13 @@ _LONG_BODY = 50_000  # bytes; takes milliseconds to parse, and other requests wa
 def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
                threads: int | None = None, queueing: Queueing | None = None,
                metrics: "Metrics | None" = None,
-               alongside: Alongside = nullcontext) -> Starlette:
+               alongside: Alongside = nullcontext,
+               reload: Reload = refuse_reload) -> Starlette:
     """Build the ASGI application for a loaded artifact, or for a catalogue of several.
 
     `threads` and `queueing` are for an artifact: a catalogue's models have their own. `metrics`
-    are given at /metrics; `alongside` is entered while the application runs.
+    are given at /metrics; `alongside` is entered while the application runs, and `reload` awaited
+    when a client asks for what is new in the folder of models.
     """
     limits = limits or Limits()
     catalogue = model if isinstance(model, Catalogue) else Catalogue.of(
@@ -70,7 +73,7 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
         lifespan=lifespan,
         routes=[*(Route(path + ":{verb}", ask, methods=["POST"]) for path in MODEL_PATHS),
                 *_descriptions(catalogue), *_monitoring(catalogue, metrics),
-                *_v2_routes(catalogue, limits), *pages.ROUTES],
+                *_v2_routes(catalogue, limits, reload), *pages.ROUTES],
         exception_handlers={HTTPException: _http_error, UserError: _user_error,
                             NotFound: _not_found, Busy: _busy, Late: _late,
                             ClientDisconnect: _gone, Exception: _internal_error})
@@ -141,7 +144,7 @@ def _monitoring(catalogue: Catalogue, metrics: "Metrics | None") -> list[Route]:
             *(Route(path, measured) for path in paths)]
 
 
-def _v2_routes(catalogue: Catalogue, limits: Limits) -> list[Route]:
+def _v2_routes(catalogue: Catalogue, limits: Limits, reload: Reload) -> list[Route]:
     """Give KServe's routes, with the same limits and deadlines."""
     async def read_json(request: Request) -> Json:
         return await _read_json(request, limits.max_body_bytes)
@@ -149,7 +152,7 @@ def _v2_routes(catalogue: Catalogue, limits: Limits) -> list[Route]:
     async def ask(request: Request, service: Service, asked: PredictRequest) -> Any:
         return await _while_connected(request, service.predict(asked, _deadline(request)))
 
-    return v2.routes(catalogue, read_json, ask)
+    return v2.routes(catalogue, read_json, ask, reload)
 
 
 def _overview(catalogue: Catalogue) -> Json:

@@ -21,6 +21,7 @@ from .bodies import check_keys, show
 from .catalogue import Catalogue
 from .service import Json, Service
 from .tf_serving import PredictRequest, Signature, Tensor
+from .watching import Reload, refuse_reload
 
 ReadJson = Callable[[Request], Awaitable[Json]]
 Ask = Callable[[Request, Service, PredictRequest], Awaitable[Mapping[str, Any]]]
@@ -37,8 +38,11 @@ async def _ask(request: Request, service: Service, asked: PredictRequest) -> Map
     return await service.predict(asked)
 
 
-def routes(catalogue: Catalogue, read_json: ReadJson, ask: Ask = _ask) -> list[Route]:
+def routes(catalogue: Catalogue, read_json: ReadJson, ask: Ask = _ask,
+           reload: Reload = refuse_reload) -> list[Route]:
     """Give the routes; `read_json` reads and limits a body, `ask` may set a deadline.
+
+    `reload` looks for what is new in the folder of models.
 
     They raise UserError, NotFound, Busy and Late for the application to answer with
     {"error": ...}.
@@ -60,14 +64,15 @@ def routes(catalogue: Catalogue, read_json: ReadJson, ask: Ask = _ask) -> list[R
             write, document, found, found.signatures[asked.signature],
             {name: outputs[name] for name in wanted}))
 
-    return [*_descriptions(catalogue), *(Route(f"{path}/infer", infer, methods=["POST"])
-                                         for path in MODEL_PATHS)]
+    return [*_descriptions(catalogue), *_repository(catalogue, read_json, reload),
+            *(Route(f"{path}/infer", infer, methods=["POST"]) for path in MODEL_PATHS)]
 
 
 def _descriptions(catalogue: Catalogue) -> list[Route]:
     """Give the routes on which the server says what it is."""
     async def server(request: Request) -> Response:
-        return JSONResponse({"name": "bert-to-every-device", "version": "2", "extensions": []})
+        return JSONResponse({"name": "bert-to-every-device", "version": "2",
+                             "extensions": ["model_repository"]})
 
     async def live(request: Request) -> Response:
         return JSONResponse({"live": True})
@@ -91,6 +96,33 @@ def _descriptions(catalogue: Catalogue) -> list[Route]:
     for path in MODEL_PATHS:
         found += [Route(path, model), Route(f"{path}/ready", model_ready)]
     return found
+
+
+def _repository(catalogue: Catalogue, read_json: ReadJson, reload: Reload) -> list[Route]:
+    """Give the routes of the model repository extension, as far as a folder of models has them."""
+    async def asked(request: Request, *keys: str) -> Json:
+        # KServe's own clients send no body where they have nothing to say.
+        document = await read_json(request) if request.headers.get("content-length", "0") != "0" \
+            else {}
+        check_keys(document, keys)
+        return document
+
+    async def index(request: Request) -> Response:
+        only_ready = (await asked(request, "ready")).get("ready", False)
+        return JSONResponse([
+            {"name": name, "version": str(known.number),
+             "state": "READY" if known.service else "UNAVAILABLE", "reason": known.error}
+            for name in catalogue.names for known in catalogue.statuses(name)
+            if known.service or not only_ready])
+
+    async def load(request: Request) -> Response:
+        await asked(request)
+        await reload()
+        catalogue.find(request.path_params["name"])  # NotFound where none of its versions answers
+        return JSONResponse({})
+
+    return [Route("/v2/repository/index", index, methods=["POST"]),
+            Route("/v2/repository/models/{name}/load", load, methods=["POST"])]
 
 
 def _find(catalogue: Catalogue, request: Request) -> Service:

@@ -6,7 +6,7 @@ begun. One that cannot be loaded is named in the status and the log, and the old
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,13 +20,23 @@ from .store import Store
 
 log = logging.getLogger(__name__)
 Load = Callable[[Path, str, int], Service]  # a folder, the model's name and the version
+Reload = Callable[[], Awaitable[None]]
+
+
+async def refuse_reload() -> None:
+    """Raise UserError where there is no folder of models."""
+    raise UserError("This server was started with one artifact, and holds no folder of models to "
+                    "look at. Start it with one: python -m serving MODELS.")
 
 
 class Watcher:
     """Compares a folder of models with a catalogue."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, load: Load, every_s: float):
+    def __init__(self, store: Store, catalogue: Catalogue, load: Load, every_s: float,
+                 tell_all: Callable[[], None]):
         self._store, self._catalogue, self._load = store, catalogue, load
+        self._tell_all = tell_all  # makes every process of the server look at the folder
+        self._looking = asyncio.Lock()
         self._every_s = every_s
         self._failed: dict[tuple[str, int], int] = {}  # when the manifest was written
         self._asked = asyncio.Event()
@@ -67,13 +77,19 @@ class Watcher:
         finally:
             running.cancel()
 
+    async def reload(self) -> None:
+        """Look at the folder now, in the server's other processes too, which are not waited for."""
+        self._tell_all()
+        await self.refresh()
+
     async def refresh(self) -> None:
         """Load what is new, then let go of what is no longer wanted."""
         try:
-            names = await run_in_threadpool(self._store.names)
-            gone = set(self._catalogue.names) - set(names)
-            for name in (*names, *gone):
-                await self._update(name)
+            async with self._looking:
+                names = await run_in_threadpool(self._store.names)
+                gone = set(self._catalogue.names) - set(names)
+                for name in (*names, *gone):
+                    await self._update(name)
         except (UserError, OSError) as error:  # versions.json, or a folder that cannot be read
             log.error("%s The models stay as they are.", error)
 

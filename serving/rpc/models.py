@@ -2,22 +2,21 @@
 
 from typing import Any
 
-import grpc
-
 from tf_pipeline.errors import UserError
 
 from ..catalogue import Catalogue
+from ..watching import Reload
 from . import messages
 from .prediction import find
-from .status import Refusal
 
 OK, UNKNOWN = 0, 2  # of tensorflow.error.Code
+
 
 class Models:
     """The methods of tensorflow.serving.ModelService."""
 
-    def __init__(self, catalogue: Catalogue):
-        self.catalogue = catalogue
+    def __init__(self, catalogue: Catalogue, reload: Reload):
+        self.catalogue, self._reload = catalogue, reload
 
     async def status(self, request: Any, deadline: float | None) -> Any:
         """Give the state of all versions, or of the one that is asked for."""
@@ -37,6 +36,15 @@ class Models:
         return response
 
     async def reload(self, request: Any, deadline: float | None) -> Any:
-        """Refuse: this server takes no configuration over the network."""
-        raise Refusal(grpc.StatusCode.UNIMPLEMENTED, "HandleReloadConfigRequest is not offered: "
-                      "which models are served is set on the server's machine alone.")
+        """Look at the folder of models now; answers when what is new there has been loaded.
+
+        Which models there are is for the folder to say: a request that says it is refused.
+        """
+        if request.ByteSize():
+            raise UserError("The request holds a configuration, and this server takes none over "
+                            "the network. Change the folder of models with python -m serving add, "
+                            "rollback or label, and send the request without a config.")
+        await self._reload()
+        response = messages.ReloadConfigResponse()
+        response.status.error_code = OK
+        return response

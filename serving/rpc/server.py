@@ -15,6 +15,7 @@ from tf_pipeline.errors import UserError
 
 from ..catalogue import Catalogue
 from ..options import Limits
+from ..watching import Reload, refuse_reload
 from . import messages
 from .health import Health
 from .models import Models
@@ -38,10 +39,11 @@ class Listening:
 
 
 @asynccontextmanager
-async def running(catalogue: Catalogue, limits: Limits, where: Listening) -> AsyncIterator[int]:
+async def running(catalogue: Catalogue, limits: Limits, where: Listening,
+                  reload: Reload = refuse_reload) -> AsyncIterator[int]:
     """Serve while the block lasts, and then answer the calls under way; gives the port."""
     ending = asyncio.Event()
-    server, port = create(catalogue, limits, where, ending)
+    server, port = create(catalogue, limits, where, ending, reload)
     await server.start()
     try:
         yield port
@@ -51,7 +53,8 @@ async def running(catalogue: Catalogue, limits: Limits, where: Listening) -> Asy
 
 
 def create(catalogue: Catalogue, limits: Limits, where: Listening,
-           ending: asyncio.Event | None = None) -> tuple[grpc.aio.Server, int]:
+           ending: asyncio.Event | None = None,
+           reload: Reload = refuse_reload) -> tuple[grpc.aio.Server, int]:
     """Make a server that listens; also gives its port.
 
     To be called where its event loop runs. `ending` says to those who watch its health that it
@@ -63,7 +66,7 @@ def create(catalogue: Catalogue, limits: Limits, where: Listening,
         ("grpc.so_reuseport", int(where.shared)),
         # Plain messages only: a small compressed one may hold gigabytes, which are counted late.
         ("grpc.compression_enabled_algorithms_bitset", 1)])
-    prediction, models = Prediction(catalogue, limits), Models(catalogue)
+    prediction, models = Prediction(catalogue, limits), Models(catalogue, reload)
     health = Health(catalogue, (PREDICTION, MODELS), ending or asyncio.Event())
     watch = messages.methods(HEALTH)["Watch"][0]
     server.add_generic_rpc_handlers((

@@ -227,7 +227,7 @@ def test_status(client, name):
     [found] = client.call(STATUS, model_spec={"name": "broken"}).model_version_status
     assert (found.version, found.state, found.status.error_code, found.status.error_message) == (
         4, 50, 2, "It holds no weights.")
-    refused(Code.UNIMPLEMENTED, "is not offered", client.call, RELOAD)
+    refused(Code.INVALID_ARGUMENT, "started with one artifact", client.call, RELOAD)
 
 
 @pytest.mark.parametrize("verb", ["Classify", "Regress"])

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -27,8 +28,11 @@ from serving.server import create_app
 from serving.store import Settings, Store
 from serving.watching import Watcher
 from tests.conftest import command
+from tests.serving.grpc_client import Client
+from tests.serving.test_grpc import RELOAD
 from tests.serving.test_serving_cli import post, served, stop
 from tf_pipeline.errors import UserError
+from tf_pipeline.predictor import Predictor
 
 TEXT = {"text": "the kitchen was lovely"}
 LOAD = Loader(ServeOptions(variant="int8"), Limits(), Queueing(), Metrics())
@@ -96,9 +100,10 @@ def test_rollback_and_labels(store, artifact, caplog):
 def watched(store: Store) -> Iterator[tuple[TestClient, Watcher, Catalogue]]:
     """Serve a folder in this process, and look at it when told to."""
     catalogue = Catalogue()
-    watcher = Watcher(store, catalogue, LOAD, 0)
+    watcher = Watcher(store, catalogue, LOAD, 0, lambda: None)
     watcher.fill()
-    with TestClient(create_app(catalogue, alongside=watcher.watching)) as client:
+    with TestClient(create_app(catalogue, alongside=watcher.watching,
+                               reload=watcher.reload)) as client:
         yield client, watcher, catalogue
 
 
@@ -296,6 +301,57 @@ def test_versions_change_and_processes_die_under_load(store):
         assert "another takes its place" in stop(process)
         assert process.returncode == 0
         assert not any(map(runs, last))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_call_has_the_folder_looked_at_by_all_processes(store, workers):
+    store.serve_newest("reviews")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with served(store.folder, "--workers", workers, "--poll-s", "0", "--grpc-port",
+                str(port)) as (_, url, _):
+        store.serve_newest("reviews", 2)
+        assert post(f"{url}/v2/repository/models/reviews/load", {}) == (200, {})
+        until(lambda: answering(url) == {2})
+        store.serve_newest("reviews", 1)
+        assert Client(port).call(RELOAD).status.error_code == 0
+        until(lambda: answering(url) == {1})
+
+
+def answering(url: str) -> set[int]:
+    """Ask twenty times over connections of their own, so that all processes answer."""
+    found = set()
+    for _ in range(20):
+        with urllib.request.urlopen(f"{url}/healthz", timeout=20) as answer:
+            found.add(json.load(answer)["version"])
+    return found
+
+
+def test_the_repository_lists_versions_and_loads_what_is_new(store):
+    with watched(store) as (client, _, _):
+        listed = client.post("/v2/repository/index").json()
+        assert listed == [{"name": "reviews", "version": "2", "state": "READY", "reason": ""}]
+        (store.path("reviews", 3) / "manifest.json").parent.mkdir()
+        (store.path("reviews", 3) / "manifest.json").write_text("{")
+        store.label("reviews", "stable", 1)
+        load = "/v2/repository/models/{}/load"
+        assert client.post(load.format("reviews")).json() == {}
+        found = {one["version"]: one for one in client.post("/v2/repository/index").json()}
+        assert [found[v]["state"] for v in "123"] == ["READY", "READY", "UNAVAILABLE"]
+        assert "manifest.json cannot be read" in found["3"]["reason"]
+        ready = client.post("/v2/repository/index", json={"ready": True}).json()
+        assert [one["version"] for one in ready] == ["2", "1"]
+        assert client.post(load.format("other")).status_code == 404
+        answer = client.post(load.format("reviews"), json={"parameters": {"config": "{}"}})
+        assert (answer.status_code, answer.json()["error"]) == (
+            400, 'Unknown key "parameters" in the request. Known: none.')
+
+
+def test_a_server_of_one_artifact_has_no_folder_to_look_at(artifact):
+    client = TestClient(create_app(Predictor(artifact, "onnx")))
+    answer = client.post("/v2/repository/models/classify/load")
+    assert answer.status_code == 400
+    assert "started with one artifact" in answer.json()["error"]
 
 
 def test_processes_end_with_a_killed_parent(artifact):

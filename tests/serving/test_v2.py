@@ -81,7 +81,7 @@ def test_outputs_are_picked_and_parameters_may_be_there(client, path):
 
 
 def test_what_it_says_of_itself(client, path, service):
-    assert client.get("/v2").json()["extensions"] == []
+    assert client.get("/v2").json()["extensions"] == ["model_repository"]
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
     name = service.name
