@@ -4,7 +4,6 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -22,14 +21,31 @@ OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 _GONE = 499  # as nginx counts a client that closed the connection before its answer
 
 
+class Journal:
+    """Counts every request that was answered, over HTTP or gRPC, and logs it where asked."""
+
+    def __init__(self, catalogue: Catalogue, metrics: "Metrics", log_requests: bool = False):
+        self._catalogue, self._metrics, self._log_requests = catalogue, metrics, log_requests
+
+    def add(self, method: str, path: str, model: str, verb: str, status: int | str,
+            seconds: float) -> None:
+        """Note what became of a request; `status` is HTTP's number or gRPC's name."""
+        # A name that nobody serves would be a new time series each.
+        known = model if model in self._catalogue.names else ""
+        self._metrics.request(known, verb, str(status), seconds)
+        if self._log_requests:
+            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "method": method, "path": path, "status": status,
+                    "ms": round(seconds * 1e3, 3)}
+            log.info("%s", json.dumps(line, ensure_ascii=False))
+
+
 class Access:
     """Wraps the application; requests for anything but health need the token, if there is one."""
 
-    def __init__(self, app: ASGIApp, catalogue: Catalogue, metrics: "Metrics",
-                 token: str | None = None, log_requests: bool = False):
-        self._app, self._catalogue, self._metrics = app, catalogue, metrics
+    def __init__(self, app: ASGIApp, journal: Journal, token: str | None = None):
+        self._app, self._journal = app, journal
         self._token = f"Bearer {token}".encode() if token else None
-        self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; what is no request (a lifespan) passes."""
@@ -48,27 +64,17 @@ class Access:
             app = self._app if self._allowed(scope) else _UNAUTHORIZED
             await app(scope, receive, watched)
         finally:
-            self._count(scope, status, time.perf_counter() - start)
+            asked = scope.get("path_params", {})
+            verb = "infer" if scope["path"].endswith("/infer") else asked.get("verb")
+            verb = verb if verb in ("predict", "answer", "infer") else ""
+            self._journal.add(scope["method"], scope["path"], asked.get("name", ""), verb, status,
+                              time.perf_counter() - start)
 
     def _allowed(self, scope: Scope) -> bool:
         if self._token is None or scope["path"] in OPEN:
             return True
         given = dict(scope["headers"]).get(b"authorization", b"")
         return hmac.compare_digest(given, self._token)
-
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        known: Collection[str] = self._catalogue.names
-        asked = scope.get("path_params", {})
-        # A name that nobody serves would be a new time series each.
-        model = asked.get("name", "") if asked.get("name") in known else ""
-        verb = "infer" if scope["path"].endswith("/infer") else asked.get("verb")
-        verb = verb if verb in ("predict", "answer", "infer") else ""
-        self._metrics.request(model, verb, status, seconds)
-        if self._log_requests:
-            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                    "method": scope["method"], "path": scope["path"], "status": status,
-                    "ms": round(seconds * 1e3, 3)}
-            log.info("%s", json.dumps(line, ensure_ascii=False))
 
 
 _UNAUTHORIZED = JSONResponse(

@@ -1,11 +1,14 @@
 """The models that a server has, by name, version and label."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from tf_pipeline.errors import UserError
 
 from . import tf_serving
 from .errors import NotFound
+from .options import Limits
 from .service import Service
 
 # As TF Serving calls what becomes of a version.
@@ -20,6 +23,21 @@ class Version:
     state: State
     service: Service | None = None
     error: str = ""  # why it is not served
+
+
+Reload = Callable[[], Awaitable[None]]
+# method, path, model, verb, status and seconds of a request that was answered
+Note = Callable[[str, str, str, str, int | str, float], None]
+
+
+async def refuse_reload() -> None:
+    """Raise UserError where there is no folder of models."""
+    raise UserError("This server was started with one artifact, and holds no folder of models to "
+                    "look at. Start it with one: python -m serving MODELS.")
+
+
+def unnoted(*request: Any) -> None:
+    """Forget a request."""
 
 
 class Catalogue:
@@ -91,3 +109,13 @@ class Catalogue:
     def _newest(self, name: str) -> Service | None:
         answering = [v for v in self.versions(name).values() if v.service]
         return max(answering, key=lambda v: v.number).service if answering else None
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a protocol answers from."""
+
+    catalogue: Catalogue
+    limits: Limits = Limits()
+    reload: Reload = refuse_reload  # looks for what is new in the folder of models
+    note: Note = unnoted

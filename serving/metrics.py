@@ -56,9 +56,9 @@ class Metrics:
         """Take how far a version's latest texts are from those of its test."""
         self._drift.labels(model, str(version), measure).set(shift)
 
-    def request(self, model: str, verb: str, status: int, seconds: float) -> None:
+    def request(self, model: str, verb: str, status: str, seconds: float) -> None:
         """Count a request that was answered."""
-        self._requests.labels(model, verb, str(status)).inc()
+        self._requests.labels(model, verb, status).inc()
         self._latency.labels(model, verb).observe(seconds)
 
     def text(self, catalogue: Catalogue) -> bytes:

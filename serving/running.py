@@ -22,15 +22,15 @@ from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
 
-from .access import Access
-from .catalogue import Catalogue, Version
+from .access import Access, Journal
+from .catalogue import Catalogue, Served, Version, refuse_reload
 from .graphs import refuse_weights
 from .options import Limits, Queueing, ServeOptions
 from .server import create_app
 from .service import Service
 from .signatures import takes_text
 from .store import Store
-from .watching import Watcher, refuse_reload
+from .watching import Watcher
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -57,10 +57,12 @@ def serve(folder: Path, options: ServeOptions, limits: Limits, queueing: Queuein
             watcher = Watcher(Store(folder), catalogue, load, options.poll_s,
                               partial(os.kill, os.getpid(), signal.SIGHUP))
             watcher.fill()
-        inner = create_app(catalogue, limits, metrics=metrics, alongside=partial(
-            _alongside, catalogue, limits, options, watcher),
-            reload=watcher.reload if watcher else refuse_reload)
-        app = Access(inner, catalogue, metrics, token, options.log_requests)
+        journal = Journal(catalogue, metrics, options.log_requests)
+        served = Served(catalogue, limits, watcher.reload if watcher else refuse_reload,
+                        journal.add)
+        inner = create_app(catalogue, limits, metrics=metrics, reload=served.reload,
+                           alongside=partial(_alongside, served, options, watcher))
+        app = Access(inner, journal, token)
         try:
             listener.listen(1024)
         except OSError as error:
@@ -213,7 +215,7 @@ def _reserved(options: ServeOptions) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _alongside(catalogue: Catalogue, limits: Limits, options: ServeOptions,
+async def _alongside(served: Served, options: ServeOptions,
                      watcher: Watcher | None) -> AsyncIterator[None]:
     """Watch the folder of models and answer over gRPC, in the process that answers over HTTP."""
     async with AsyncExitStack() as stack:
@@ -229,9 +231,8 @@ async def _alongside(catalogue: Catalogue, limits: Limits, options: ServeOptions
                 credentials = grpc.ssl_server_credentials([(options.tls_key.read_bytes(),
                                                             options.tls_cert.read_bytes())])
             host = f"[{options.host}]" if ":" in options.host else options.host
-            await stack.enter_async_context(running(catalogue, limits, Listening(
-                f"{host}:{options.grpc_port}", True, options.token, credentials),
-                watcher.reload if watcher else refuse_reload))
+            await stack.enter_async_context(running(served, Listening(
+                f"{host}:{options.grpc_port}", True, options.token, credentials)))
         yield
 
 

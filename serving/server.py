@@ -18,12 +18,11 @@ from tf_pipeline.predictor import Predictor
 
 from . import openapi, pages, tf_serving, v2
 from .bodies import parse_json
-from .catalogue import Catalogue
+from .catalogue import Catalogue, Reload, refuse_reload
 from .errors import Busy, Late, NotFound
 from .options import Limits, Queueing
 from .service import Json, Service
 from .tf_serving import PredictRequest
-from .watching import Reload, refuse_reload
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -62,7 +61,7 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
         document = await _read_json(request, limits.max_body_bytes)
         service = _find(catalogue, request)
         act = service.predict_json if verb == "predict" else service.answer_json
-        return JSONResponse(await _while_connected(request, act(document, deadline)))
+        return JSONResponse(await _while_connected(request, service, act(document, deadline)))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -150,7 +149,8 @@ def _v2_routes(catalogue: Catalogue, limits: Limits, reload: Reload) -> list[Rou
         return await _read_json(request, limits.max_body_bytes)
 
     async def ask(request: Request, service: Service, asked: PredictRequest) -> Any:
-        return await _while_connected(request, service.predict(asked, _deadline(request)))
+        return await _while_connected(request, service,
+                                      service.predict(asked, _deadline(request)))
 
     return v2.routes(catalogue, read_json, ask, reload)
 
@@ -186,18 +186,20 @@ def _deadline(request: Request) -> float | None:
     return time.monotonic() + int(given[:12]) / 1e3
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
-    """Answer, or stop at once where the client hangs up: nobody reads the answer then."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.wait((task, gone))
+async def _while_connected(request: Request, service: Service,
+                           work: Coroutine[Any, Any, Any]) -> Any:
+    """Let the service answer, or stop at once where the client hangs up: nobody reads it then."""
+    with service.in_use():  # from now on: the work begins when the event loop comes to it
+        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+        try:
+            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientDisconnect
+            return task.result()
+        finally:
+            task.cancel()
+            gone.cancel()
+            await asyncio.wait((task, gone))
 
 
 async def _read_json(request: Request, limit: int) -> Json:

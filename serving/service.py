@@ -51,7 +51,7 @@ class Service:
         `deadline` is in time.monotonic(). Raises Busy and Late.
         """
         signature = self.signatures[request.signature]
-        with self._working():
+        with self.in_use():
             if set(signature.inputs) == set(INPUTS):
                 outputs = await self._run_tokens(request, self._by(deadline))
             else:
@@ -103,7 +103,7 @@ class Service:
         """
         for column in zip(*texts, strict=True):
             self._check_texts(column)
-        with self._working():
+        with self.in_use():
             if not self.graphs.is_loaded(path):
                 await run_in_threadpool(self.graphs.get, path)
             return await self.graphs.get(path).answer(texts, self._by(deadline))
@@ -134,14 +134,9 @@ class Service:
         """Texts that wait to be answered."""
         return self.graphs.waiting
 
-    def retire(self) -> None:
-        """Let the files go once the requests under way are answered. No new one may come."""
-        self._retired = True
-        if not self._under_way:
-            self.graphs.close()
-
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def in_use(self) -> Iterator[None]:
+        """Keep the files while the block lasts, though the version be retired meanwhile."""
         self._under_way += 1
         try:
             yield
@@ -149,6 +144,12 @@ class Service:
             self._under_way -= 1
             if self._retired and not self._under_way:
                 self.graphs.close()
+
+    def retire(self) -> None:
+        """Let the files go once the requests under way are answered. No new one may come."""
+        self._retired = True
+        if not self._under_way:
+            self.graphs.close()
 
     def _by(self, deadline: float | None) -> float:
         """Give the earlier of a request's own deadline and the server's."""

@@ -18,10 +18,9 @@ from tf_pipeline.errors import UserError
 
 from . import tf_serving
 from .bodies import check_keys, show
-from .catalogue import Catalogue
+from .catalogue import Catalogue, Reload, refuse_reload
 from .service import Json, Service
 from .tf_serving import PredictRequest, Signature, Tensor
-from .watching import Reload, refuse_reload
 
 ReadJson = Callable[[Request], Awaitable[Json]]
 Ask = Callable[[Request, Service, PredictRequest], Awaitable[Mapping[str, Any]]]

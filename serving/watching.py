@@ -6,7 +6,7 @@ begun. One that cannot be loaded is named in the status and the log, and the old
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,13 +20,6 @@ from .store import Store
 
 log = logging.getLogger(__name__)
 Load = Callable[[Path, str, int], Service]  # a folder, the model's name and the version
-Reload = Callable[[], Awaitable[None]]
-
-
-async def refuse_reload() -> None:
-    """Raise UserError where there is no folder of models."""
-    raise UserError("This server was started with one artifact, and holds no folder of models to "
-                    "look at. Start it with one: python -m serving MODELS.")
 
 
 class Watcher:

@@ -4,8 +4,7 @@ from typing import Any
 
 from tf_pipeline.errors import UserError
 
-from ..catalogue import Catalogue
-from ..watching import Reload
+from ..catalogue import Catalogue, Reload
 from . import messages
 from .prediction import find
 

@@ -13,9 +13,7 @@ import grpc
 
 from tf_pipeline.errors import UserError
 
-from ..catalogue import Catalogue
-from ..options import Limits
-from ..watching import Reload, refuse_reload
+from ..catalogue import Note, Served
 from . import messages
 from .health import Health
 from .models import Models
@@ -39,11 +37,10 @@ class Listening:
 
 
 @asynccontextmanager
-async def running(catalogue: Catalogue, limits: Limits, where: Listening,
-                  reload: Reload = refuse_reload) -> AsyncIterator[int]:
+async def running(served: Served, where: Listening) -> AsyncIterator[int]:
     """Serve while the block lasts, and then answer the calls under way; gives the port."""
     ending = asyncio.Event()
-    server, port = create(catalogue, limits, where, ending, reload)
+    server, port = create(served, where, ending)
     await server.start()
     try:
         yield port
@@ -52,31 +49,32 @@ async def running(catalogue: Catalogue, limits: Limits, where: Listening,
         await server.stop(GRACE_S)
 
 
-def create(catalogue: Catalogue, limits: Limits, where: Listening,
-           ending: asyncio.Event | None = None,
-           reload: Reload = refuse_reload) -> tuple[grpc.aio.Server, int]:
+def create(served: Served, where: Listening,
+           ending: asyncio.Event | None = None) -> tuple[grpc.aio.Server, int]:
     """Make a server that listens; also gives its port.
 
     To be called where its event loop runs. `ending` says to those who watch its health that it
     goes. UserError where the address cannot be had.
     """
     server = grpc.aio.server(interceptors=[Token(where.token)] if where.token else [], options=[
-        ("grpc.max_receive_message_length", limits.max_body_bytes),
+        ("grpc.max_receive_message_length", served.limits.max_body_bytes),
         # Else a second server at the same port takes half of the calls, and nobody is told.
         ("grpc.so_reuseport", int(where.shared)),
         # Plain messages only: a small compressed one may hold gigabytes, which are counted late.
         ("grpc.compression_enabled_algorithms_bitset", 1)])
-    prediction, models = Prediction(catalogue, limits), Models(catalogue, reload)
+    catalogue, note = served.catalogue, served.note
+    prediction = Prediction(catalogue, served.limits)
+    models = Models(catalogue, served.reload)
     health = Health(catalogue, (PREDICTION, MODELS), ending or asyncio.Event())
     watch = messages.methods(HEALTH)["Watch"][0]
     server.add_generic_rpc_handlers((
-        _handler(PREDICTION, {"Predict": prediction.predict, "Classify": prediction.classify,
+        _handler(PREDICTION, note, {"Predict": prediction.predict, "Classify": prediction.classify,
                               "Regress": prediction.regress,
                               "MultiInference": prediction.multi_inference,
                               "GetModelMetadata": prediction.metadata}),
-        _handler(MODELS, {"GetModelStatus": models.status,
+        _handler(MODELS, note, {"GetModelStatus": models.status,
                           "HandleReloadConfigRequest": models.reload}),
-        _handler(HEALTH, {"Check": health.check}, {"Watch": health.watch(watch)})))
+        _handler(HEALTH, note, {"Check": health.check}, {"Watch": health.watch(watch)})))
     try:
         port = (server.add_secure_port(where.address, where.credentials) if where.credentials
                 else server.add_insecure_port(where.address))
@@ -87,10 +85,11 @@ def create(catalogue: Catalogue, limits: Limits, where: Listening,
     return server, port
 
 
-def _handler(service: str, acts: Mapping[str, Act],
+def _handler(service: str, note: Note, acts: Mapping[str, Act],
              streams: Mapping[str, grpc.RpcMethodHandler] | None = None) -> grpc.GenericRpcHandler:
     kinds = messages.methods(service)
-    made = {name: unary(act, kinds[name][0]) for name, act in acts.items()}
+    made = {name: unary(f"/{service}/{name}", act, kinds[name][0], note)
+            for name, act in acts.items()}
     return grpc.method_handlers_generic_handler(service, {**made, **(streams or {})})
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from tf_pipeline.errors import UserError
 
+from ..catalogue import Note
 from ..errors import Busy, Late, NotFound
 
 log = logging.getLogger(__name__)
@@ -31,22 +32,32 @@ class Refusal(UserError):
         self.code = code
 
 
-def unary(act: Act, kind: Any) -> grpc.RpcMethodHandler:
-    """Make a method of `act(request, deadline)`; `kind` is the request's class."""
+def unary(path: str, act: Act, kind: Any, note: Note) -> grpc.RpcMethodHandler:
+    """Make the method at `path` of `act(request, deadline)`; `kind` is the request's class."""
     async def answer(body: bytes, context: grpc.aio.ServicerContext) -> Any:
-        # Collected, not caught: a client that goes away or is late still cancels the work.
-        work = _run(act, kind, body, context.time_remaining())
-        found = (await asyncio.gather(work, return_exceptions=True))[0]
-        if isinstance(found, BaseException):
-            await abort(found, context)
-        return found
+        start, left_s = time.monotonic(), context.time_remaining()
+        deadline = None if left_s is None else start + left_s
+        request: Any = None
+        status = grpc.StatusCode.CANCELLED  # unless it comes to an end here
+
+        async def work() -> Any:
+            nonlocal request
+            request = parse(kind, body)
+            return await act(request, deadline)
+
+        try:
+            # Collected, not caught: a client that goes away or is late still cancels the work.
+            found = (await asyncio.gather(work(), return_exceptions=True))[0]
+            status = _status(found)
+            if isinstance(found, BaseException):
+                await abort(found, context)
+            return found
+        finally:
+            model = request.model_spec.name if hasattr(request, "model_spec") else ""
+            note("gRPC", path, model, path.rpartition("/")[2], status.name,
+                 time.monotonic() - start)
 
     return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serialize)
-
-
-async def _run(act: Act, kind: Any, body: bytes, left_s: float | None) -> Any:
-    deadline = None if left_s is None else time.monotonic() + left_s
-    return await act(parse(kind, body), deadline)
 
 
 def parse(kind: Any, body: bytes) -> Any:
@@ -67,18 +78,22 @@ async def abort(error: BaseException, context: grpc.aio.ServicerContext) -> None
     """End a call with the error's status; what no client caused goes to the log alone."""
     if not isinstance(error, UserError):
         log.error("Internal error", exc_info=error)
-        await context.abort(grpc.StatusCode.INTERNAL,
-                            "Internal error. The server's log holds the reason.")
-    code = error.code if isinstance(error, Refusal) else _code(type(error).__mro__)
+        await context.abort(_status(error), "Internal error. The server's log holds the reason.")
     # Clients with a retry policy wait as long as this says.
     wait = ((("grpc-retry-pushback-ms", str(int(error.retry_after_s * 1000))),)
             if isinstance(error, Busy) else ())
     sentence = str(error)
     if len(sentence) > LONGEST_SENTENCE:
         sentence = f"{sentence[:LONGEST_SENTENCE]}..."
-    await context.abort(code, sentence, wait)
+    await context.abort(_status(error), sentence, wait)
 
 
-def _code(kinds: Iterable[type]) -> grpc.StatusCode:
-    return next((CODES[kind] for kind in kinds if kind in CODES),
-                grpc.StatusCode.INVALID_ARGUMENT)
+def _status(found: Any) -> grpc.StatusCode:
+    """Give the status of what came of a call: an answer or an error."""
+    if isinstance(found, Refusal):
+        return found.code
+    if isinstance(found, UserError):
+        return next((CODES[kind] for kind in type(found).__mro__ if kind in CODES),
+                    grpc.StatusCode.INVALID_ARGUMENT)
+    return (grpc.StatusCode.INTERNAL if isinstance(found, BaseException) else
+            grpc.StatusCode.OK)

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from serving.catalogue import Catalogue
+from serving.catalogue import Catalogue, Served
 from serving.options import Limits
 from serving.rpc import messages
 from serving.rpc.server import Listening, running
@@ -23,7 +23,7 @@ def grpc_server(catalogue: Catalogue, limits: Limits | None = None,
 
     async def run() -> None:
         where = Listening("127.0.0.1:0", **how)
-        async with running(catalogue, limits or Limits(), where) as port:
+        async with running(Served(catalogue, limits or Limits()), where) as port:
             ports.append(port)
             ready.set()
             await stop.wait()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from google.protobuf import any_pb2, descriptor_pb2
 
-from serving.catalogue import Catalogue, Version
+from serving.catalogue import Catalogue, Served, Version
 from serving.errors import Busy, Late
 from serving.options import Limits
 from serving.rpc import messages
@@ -343,7 +343,7 @@ def test_errors_of_the_model(predictor, name, error, code, message, caplog):
 
 def test_a_taken_port_is_refused(catalogue):
     async def second(port: int) -> None:
-        create(catalogue, LIMITS, Listening(f"127.0.0.1:{port}"))
+        create(Served(catalogue), Listening(f"127.0.0.1:{port}"))
 
     message = "Cannot listen at 127.0.0.1:[0-9]+ for gRPC: "
     with grpc_server(catalogue) as port, pytest.raises(UserError, match=message):
@@ -352,9 +352,8 @@ def test_a_taken_port_is_refused(catalogue):
 
 def test_a_port_may_be_shared(catalogue):
     async def two() -> None:
-        first, port = create(catalogue, LIMITS, Listening("127.0.0.1:0", shared=True))
-        second, same = create(catalogue, LIMITS,
-                              Listening(f"127.0.0.1:{port}", shared=True))
+        first, port = create(Served(catalogue), Listening("127.0.0.1:0", shared=True))
+        second, same = create(Served(catalogue), Listening(f"127.0.0.1:{port}", shared=True))
         assert port == same
         for server in (first, second):
             await server.start()

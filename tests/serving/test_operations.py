@@ -21,6 +21,7 @@ from serving.options import ServeOptions
 from serving.server import create_app
 from tests.conftest import opinions
 from tests.serving.grpc_client import Client
+from tests.serving.test_grpc import STATUS
 from tests.serving.test_serving_cli import failing, post, served, stop
 
 TOKEN = "a-token-of-twenty-one"
@@ -174,6 +175,28 @@ def test_grpc_beside_http(artifact, tmp_path, workers):
             str(artifact), "--port", "0", "--grpc-port", port)
         assert stop(process) == ""
         assert process.returncode == 0
+
+
+def test_grpc_calls_are_counted_and_logged(artifact):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with served(artifact, "--grpc-port", str(port), "--log-requests") as (process, url, _):
+        client = Client(port)
+        grpc.channel_ready_future(client.channel).result(20)
+        for name, kind in (("classify", "OK"), ("other", "NOT_FOUND")):
+            given = {"model_spec": {"name": name}}
+            if kind == "OK":
+                client.call(STATUS, **given)
+            else:
+                with pytest.raises(grpc.RpcError, match=kind):
+                    client.call(STATUS, **given)
+        found = measured(url)
+        rest = stop(process)
+    assert found["serving_requests_total", "classify", "OK", "GetModelStatus"] == 1
+    assert found["serving_requests_total", "", "NOT_FOUND", "GetModelStatus"] == 1
+    assert found["serving_request_seconds_count", "classify", "GetModelStatus"] == 1
+    assert '"method": "gRPC", "path": "/tensorflow.serving.ModelService/GetModelStatus"' in rest
+    assert "other" not in rest
 
 
 def test_readiness(predictor):
