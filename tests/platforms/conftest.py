@@ -20,14 +20,15 @@ def environment() -> Callable[[str], Path]:
     """Give the Python of an environment with what `NAME.txt` lists."""
     def make(name: str) -> Path:
         requirements, folder = HERE / f"{name}.txt", ROOT / ".platforms" / name
+        asked = _with_included(requirements)
         python, stamp = folder / "bin" / "python", folder / "installed"
         folder.parent.mkdir(exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not stamp.exists() or stamp.read_text() != requirements.read_text():
+            if not stamp.exists() or stamp.read_text() != asked:
                 subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
                 subprocess.run([python, "-m", "pip", "install", "-qq", "-r", requirements],
                                check=True)
-                stamp.write_text(requirements.read_text())  # last: it is whole
+                stamp.write_text(asked)  # last: it is whole
         return python
 
     return make
