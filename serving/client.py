@@ -7,14 +7,14 @@
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from tf_pipeline.errors import UserError
 from tf_pipeline.install import pip_install_file
 
-from .exchange import Exchange, Failure, Reply, Send, Steps, Timeouts
+from .exchange import Exchange, Failure, Reply, Send, Steps, Timeouts, write_json
 
 try:
     import anyio
@@ -28,6 +28,7 @@ except ModuleNotFoundError as error:
 # request to be written into one that is just being closed.
 IDLE_S = 4.0
 LIMITS = httpx2.Limits(keepalive_expiry=IDLE_S)
+_AROUND = 500  # bytes of a request's body beside its texts
 Text = str | Sequence[str]  # a pair of texts is a sequence of two
 T = TypeVar("T")
 
@@ -42,20 +43,18 @@ class _Model:
         self.exchange = exchange
         self.path = f"/v1/models/{quote(model, safe='')}" + (
             "" if version is None else f"/versions/{version}")
-        self.most_texts: int | None = None  # in one request; asked of the server once
+        self.limits: dict[str, int] | None = None  # of one request; asked of the server once
 
     def answer(self, texts: Sequence[Text], file: str | None) -> Steps[list[dict[str, Any]]]:
         """Decoded answers, by as many requests as the server's limit makes of the texts."""
         if isinstance(texts, str | bytes):
             raise UserError(f"The texts are {texts[:40]!r}; pass a list, also of one text.")
         rows = list(texts)
-        if len(rows) > 1 and self.most_texts is None:
-            limits = yield from self.exchange.ask(f"{self.path}/files", key="limits")
-            self.most_texts = limits["texts"]
-        size = self.most_texts or 1
+        if len(rows) > 1 and self.limits is None:
+            self.limits = yield from self.exchange.ask(f"{self.path}/files", key="limits")
         answers: list[dict[str, Any]] = []
-        for start in range(0, len(rows), size):
-            document: dict[str, Any] = {"texts": rows[start:start + size]}
+        for portion in _portions(rows, self.limits or {}):
+            document: dict[str, Any] = {"texts": portion}
             if file is not None:
                 document["file"] = file
             answers += yield from self.exchange.ask(f"{self.path}:answer", document, "answers")
@@ -78,6 +77,22 @@ class _Model:
     def describe(self, part: str) -> Steps[dict[str, Any]]:
         """Read what the server says of the model."""
         return (yield from self.exchange.ask(self.path + part))
+
+
+def _portions(rows: list[Text], limits: dict[str, int]) -> Iterator[list[Text]]:
+    """Cut texts into what one request may hold; a text that is too long goes alone."""
+    portion: list[Text] = []
+    size = 0
+    for row in rows:
+        own = len(write_json({"": row}))
+        if portion and (len(portion) >= limits.get("texts", len(rows))
+                        or size + own > limits.get("bytes", 1_000_000) - _AROUND):
+            yield portion
+            portion, size = [], 0
+        portion.append(row)
+        size += own
+    if portion:
+        yield portion
 
 
 class Client:

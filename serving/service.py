@@ -117,7 +117,8 @@ class Service:
         return {"files": files, "labels": self.manifest.labels,
                 "fields": self.predictor.task.text_fields,
                 "limits": {"texts": self.limits.max_texts,
-                           "characters": self.limits.max_characters}}
+                           "characters": self.limits.max_characters,
+                           "bytes": self.limits.max_body_bytes}}
 
     def describe(self) -> Json:
         """Say what answers."""

@@ -34,6 +34,13 @@ def environment() -> Callable[[str], Path]:
     return make
 
 
+def _with_included(requirements: Path) -> str:
+    """Give a requirements file with the text of those that it includes."""
+    text = requirements.read_text()
+    included = [line.split()[1] for line in text.splitlines() if line.startswith("-r ")]
+    return "".join([text, *(_with_included(requirements.parent / name) for name in included)])
+
+
 @pytest.fixture(scope="session")
 def npm_folder() -> Callable[[str], Path]:
     """Give a copy of a folder of tests/platforms with the packages of its package-lock.json."""

@@ -49,6 +49,17 @@ def real(artifact) -> Iterator[str]:
         yield url
 
 
+def test_long_texts_are_cut_into_bodies_that_the_server_takes(ask, artifact):
+    """Also those whose characters take several bytes; one that no body holds is refused."""
+    texts = ["一" * 900, "é" * 1000, *(f"{n} " * 700 for n in range(12))]
+    with served(artifact, "--max-body-bytes", "6000") as (_, url, _):
+        answers = ask(url, "answer", texts, settings={"model": "classify"})
+        alone = [ask(url, "answer", [text], settings={"model": "classify"})[0] for text in texts]
+        assert [a["label"] for a in answers] == [a["label"] for a in alone]
+        with pytest.raises(ServingError, match="allowed are 6,000"):
+            ask(url, "answer", ["a", "一" * 3000], settings={"model": "classify"})
+
+
 Behaviour = Callable[[BaseHTTPRequestHandler], None]
 
 
