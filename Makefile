@@ -8,6 +8,7 @@ PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check
 # Test processes at a time; one alone keeps one core busy most of the time. Files go out in their
 # order: those with few tests, the README's among them, take longest and would come last otherwise.
 TEST_JOBS ?= 2
+PYTEST = $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 RUN_TIME_FILES = requirements.txt serving/requirements.txt
 
 .PHONY: help demo test test-slow test-tpu test-platforms lint clean venv
@@ -16,7 +17,7 @@ RUN_TIME_FILES = requirements.txt serving/requirements.txt
 help:
 	@echo "make demo    train on real tweets, export, verify, serve and ask; about 10 minutes"
 	@echo "make test    run all tests; ARGS=\"-k text\" is passed on to pytest"
-	@echo "make test-slow  run those that take minutes each"
+	@echo "make test-slow  run those that take minutes: the docs, the notebooks, twenty kills"
 	@echo "make test-tpu   compile training steps for TPUs, without one; 0.7 GB more on disk"
 	@echo "make test-platforms   open artifacts with other people's software, in .platforms"
 	@echo "make lint    ruff and mypy"
@@ -29,11 +30,10 @@ demo: $(VENV)/installed
 	@sh demo.sh $(VENV_PYTHON)
 
 test: $(VENV)/installed-dev
-	$(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder \
-		-m "not slow and not tpu and not platforms" $(ARGS)
+	$(PYTEST) -m "not slow and not tpu and not platforms" $(ARGS)
 
 test-slow: $(VENV)/installed-dev
-	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 test-tpu: $(VENV)/installed-dev
 	$(PIP_INSTALL) -r requirements-tpu.txt

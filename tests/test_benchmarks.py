@@ -199,7 +199,8 @@ def test_speed_is_measured_with_and_without_levers(tmp_path: Path,
     assert "ratio: 1.50 (goal 1.3, aim 2)" in page
 
 
-@pytest.mark.parametrize("lever", ["lazy_rows", "lengths", "one_length"])
+@pytest.mark.parametrize("lever", ["lazy_rows", *(
+    pytest.param(name, marks=pytest.mark.slow) for name in ("lengths", "one_length"))])
 def test_what_a_lever_leaves_still_learns(lever: str, tmp_path: Path) -> None:
     rows = write_csv(tmp_path / "rows.csv", opinions(200))
     words = ["--task", "classify", "--train", f"csv:{rows}", "--backbone", "tiny", "--epochs", "1",

@@ -43,6 +43,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], N
         yield follow
 
 
+@pytest.mark.slow  # all build on what docs/train.md trains
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_every_block_runs(page: Path, read: Callable[[str], None]) -> None:
     read(page.stem)

@@ -129,6 +129,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory, repository: Path, require
             for kind, notebook in zip(changes, asyncio.run(both()), strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_from_git_clone_to_an_archive(
         kind: str, executed: dict[str, tuple[nbformat.NotebookNode, Path]]) -> None:
@@ -151,6 +152,7 @@ def test_from_git_clone_to_an_archive(
     assert run["device"].endswith(f"({BACKENDS[kind]})")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_the_reader_sees_data_pictures_and_answers(
         kind: str, executed: dict[str, tuple[nbformat.NotebookNode, Path]]) -> None:

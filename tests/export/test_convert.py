@@ -31,8 +31,12 @@ TEXTS = ["the room was lovely", "", "   ", "\t\n", "😀 👍🏽 wonderful", "�
          "1234567890 $%&/()="]
 
 
-@pytest.mark.parametrize("task", plugins.names(tasks))
-@pytest.mark.parametrize("name", plugins.names(formats))
+MINUTES = {("keras", "mlm"), ("safetensors", "mlm")}  # what two comparisons of all masks take
+
+
+@pytest.mark.parametrize(("name", "task"), [
+    pytest.param(name, task, marks=[pytest.mark.slow] * ((name, task) in MINUTES))
+    for name in plugins.names(formats) for task in plugins.names(tasks)])
 def test_every_format_of_every_task_agrees_with_keras(
         task: str, name: str, toy_artifact: Callable[[str], Path],
         toy_weights: Callable[[str], Path]) -> None:
@@ -249,6 +253,7 @@ def test_full_disk_is_one_line_and_nothing_is_published(run_folder: Path, tmp_pa
     assert not list((tmp_path / "artifacts").iterdir())
 
 
+@pytest.mark.slow
 def test_the_real_checkpoint_keeps_its_answers_and_sizes(opinions_csv: Path,
                                                          tmp_path: Path) -> None:
     config = TrainConfig(task="classify", train=f"csv:{opinions_csv}", out=tmp_path / "run",

@@ -226,6 +226,7 @@ def test_an_artifact_of_a_newer_version_is_refused(artifact: Path, tmp_path: Pat
         Manifest.load(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_kill_during_convert_publishes_nothing(run_folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "export", "convert", str(run_folder), "--out", str(tmp_path / "a")],

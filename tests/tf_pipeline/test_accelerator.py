@@ -101,9 +101,10 @@ def train(words: Callable[[str], Words], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(("two", "task"), [
-    (Machine("tensorflow", devices=2), "classify"), (Machine("tensorflow", devices=2), "embed"),
-    (Machine(devices=2), "embed"), (TWO_PROCESSES, "embed"),
-    (Machine(devices=2, across=2), "embed")])
+    (Machine("tensorflow", devices=2), "classify"), *(
+        pytest.param(machine, "embed", marks=pytest.mark.slow) for machine in (
+            Machine("tensorflow", devices=2), Machine(devices=2), TWO_PROCESSES,
+            Machine(devices=2, across=2)))])
 def test_two_devices_learn_what_one_learns(
         two: Machine, task: str, train: Callable[[Machine, str], Trained]) -> None:
     """Gradients are clipped, and texts compared, over the whole batch."""

@@ -70,7 +70,8 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize(("task", "changes"), [
-    ("classify", {}), ("embed", {"mini_batch_size": 8}), ("mlm", {})])
+    ("classify", {}), pytest.param("embed", {"mini_batch_size": 8}, marks=pytest.mark.slow),
+    ("mlm", {})])
 def test_every_kind_of_step_goes_on(task: str, changes: dict[str, int], tmp_path: Path,
                                     crash: Callable[[int], None]) -> None:
     whole = fit(settings(task, tmp_path, "whole", **changes))
