@@ -32,8 +32,8 @@ Note = Callable[[str, str, str, str, int | str, float], None]
 
 async def refuse_reload() -> None:
     """Raise UserError where there is no folder of models."""
-    raise UserError("This server was started with one artifact, and holds no folder of models to "
-                    "look at. Start it with one: python -m serving MODELS.")
+    raise UserError("A folder of models is missing: this server was started with one artifact. "
+                    "Start it with a folder that `python -m serving add` filled.")
 
 
 def unnoted(*request: Any) -> None:

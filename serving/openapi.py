@@ -12,9 +12,9 @@ _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "requir
           "additionalProperties": False}
 # What any request may meet, and what one that is to be answered may meet besides.
 _ALWAYS = {"401": "The server asks for a token.", "404": "No such model, version or label."}
-_ANSWERING = {"400": "The request cannot be answered as it is.", "413": "The body is too long.",
-              "415": "The body is compressed.", "429": "Too much waits; Retry-After says how long.",
-              "504": "The deadline passed."}
+_ANSWERING = {"400": "The request cannot be answered as it is.", "408": "The body was too slow.",
+              "413": "The body is too long.", "415": "The body is compressed.",
+              "429": "Too much waits; Retry-After says how long.", "504": "The deadline passed."}
 _WHICH = {"": (), "/versions/{version}": ("version",), "/labels/{label}": ("label",)}
 _VERBS: dict[str, tuple[str, Json, Json]] = {
     "predict": ("Raw outputs, as TF Serving gives them.", {"anyOf": [

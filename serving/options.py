@@ -19,9 +19,11 @@ class Limits:
     max_body_bytes: int = option(1_000_000, help="longest request body; a longer one gets a 413")
     max_texts: int = option(256, help="most texts, or rows of token ids, in one request")
     max_characters: int = option(100_000, help="longest text in characters")
+    read_timeout_ms: int = option(30_000, help="a client has so long to send a request's head, and "
+                                  "as long again for its body")
 
     def __post_init__(self) -> None:
-        for name in ("max_body_bytes", "max_texts", "max_characters"):
+        for name in ("max_body_bytes", "max_texts", "max_characters", "read_timeout_ms"):
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} is {getattr(self, name)}; it must be 1 or more.")

@@ -24,9 +24,10 @@ from tf_pipeline.predictor import Predictor
 
 from .access import Access, Journal
 from .catalogue import Catalogue, Served, Version, refuse_reload
+from .connections import Connection
 from .graphs import refuse_weights
 from .options import Limits, Queueing, ServeOptions
-from .server import create_app
+from .server import application
 from .service import Service
 from .signatures import takes_text
 from .store import Store
@@ -60,14 +61,13 @@ def serve(folder: Path, options: ServeOptions, limits: Limits, queueing: Queuein
         journal = Journal(catalogue, metrics, options.log_requests)
         served = Served(catalogue, limits, watcher.reload if watcher else refuse_reload,
                         journal.add)
-        inner = create_app(catalogue, limits, metrics=metrics, reload=served.reload,
-                           alongside=partial(_alongside, served, options, watcher))
+        inner = application(served, metrics, partial(_alongside, served, options, watcher))
         app = Access(inner, journal, token)
         try:
             listener.listen(1024)
         except OSError as error:
             raise _cannot_listen(options, error) from None
-        config = _configure(app, options)
+        config = _configure(app, options, limits)
         log.info("%s", _invitation(catalogue, listener, options))
         work = partial(_run, config, listener, watcher)
         if options.workers == 1:
@@ -122,10 +122,11 @@ def _counting(options: ServeOptions) -> Iterator["Metrics"]:
         yield Metrics()
 
 
-def _configure(app: Any, options: ServeOptions) -> uvicorn.Config:
+def _configure(app: Any, options: ServeOptions, limits: Limits) -> uvicorn.Config:
     """Give uvicorn's settings; a certificate that cannot be read is a UserError."""
     config = uvicorn.Config(
-        app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=10,
+        app, http=partial(Connection, read_s=limits.read_timeout_ms / 1e3),  # type: ignore[arg-type]
+        log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=10,
         timeout_notify=1, ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key)
     try:
         config.load()

@@ -18,7 +18,7 @@ from tf_pipeline.predictor import Predictor
 
 from . import openapi, pages, tf_serving, v2
 from .bodies import parse_json
-from .catalogue import Catalogue, Reload, refuse_reload
+from .catalogue import Catalogue, Served
 from .errors import Busy, Late, NotFound
 from .options import Limits, Queueing
 from .service import Json, Service
@@ -34,20 +34,20 @@ TIMEOUT = "x-request-timeout-ms"  # header: how long the client waits for the an
 _LONG_BODY = 50_000  # bytes; takes milliseconds to parse, and other requests wait meanwhile
 
 
-def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
-               threads: int | None = None, queueing: Queueing | None = None,
-               metrics: "Metrics | None" = None,
-               alongside: Alongside = nullcontext,
-               reload: Reload = refuse_reload) -> Starlette:
-    """Build the ASGI application for a loaded artifact, or for a catalogue of several.
+def create_app(predictor: Predictor, limits: Limits | None = None, threads: int | None = None,
+               queueing: Queueing | None = None) -> Starlette:
+    """Build the ASGI application for a loaded artifact; `threads` are for its other files."""
+    service = Service(predictor, limits, queueing, threads)
+    return application(Served(Catalogue.of(service), service.limits))
 
-    `threads` and `queueing` are for an artifact: a catalogue's models have their own. `metrics`
-    are given at /metrics; `alongside` is entered while the application runs, and `reload` awaited
-    when a client asks for what is new in the folder of models.
+
+def application(served: Served, metrics: "Metrics | None" = None,
+                alongside: Alongside = nullcontext) -> Starlette:
+    """Build the ASGI application for several models.
+
+    `metrics` are given at /metrics; `alongside` is entered while the application runs.
     """
-    limits = limits or Limits()
-    catalogue = model if isinstance(model, Catalogue) else Catalogue.of(
-        Service(model, limits, queueing, threads))
+    catalogue, limits = served.catalogue, served.limits
 
     async def ask(request: Request) -> Response:
         verb = request.path_params["verb"]
@@ -58,7 +58,7 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
             raise HTTPException(404)
         _find(catalogue, request)  # an unknown model's body is not read
         deadline = _deadline(request)
-        document = await _read_json(request, limits.max_body_bytes)
+        document = await _read_json(request, limits)
         service = _find(catalogue, request)
         act = service.predict_json if verb == "predict" else service.answer_json
         return JSONResponse(await _while_connected(request, service, act(document, deadline)))
@@ -72,7 +72,7 @@ def create_app(model: Predictor | Catalogue, limits: Limits | None = None,
         lifespan=lifespan,
         routes=[*(Route(path + ":{verb}", ask, methods=["POST"]) for path in MODEL_PATHS),
                 *_descriptions(catalogue), *_monitoring(catalogue, metrics),
-                *_v2_routes(catalogue, limits, reload), *pages.ROUTES],
+                *_v2_routes(served), *pages.ROUTES],
         exception_handlers={HTTPException: _http_error, UserError: _user_error,
                             NotFound: _not_found, Busy: _busy, Late: _late,
                             ClientDisconnect: _gone, Exception: _internal_error})
@@ -143,16 +143,16 @@ def _monitoring(catalogue: Catalogue, metrics: "Metrics | None") -> list[Route]:
             *(Route(path, measured) for path in paths)]
 
 
-def _v2_routes(catalogue: Catalogue, limits: Limits, reload: Reload) -> list[Route]:
+def _v2_routes(served: Served) -> list[Route]:
     """Give KServe's routes, with the same limits and deadlines."""
     async def read_json(request: Request) -> Json:
-        return await _read_json(request, limits.max_body_bytes)
+        return await _read_json(request, served.limits)
 
     async def ask(request: Request, service: Service, asked: PredictRequest) -> Any:
         return await _while_connected(request, service,
                                       service.predict(asked, _deadline(request)))
 
-    return v2.routes(catalogue, read_json, ask, reload)
+    return v2.routes(served.catalogue, read_json, ask, served.reload)
 
 
 def _overview(catalogue: Catalogue) -> Json:
@@ -202,28 +202,39 @@ async def _while_connected(request: Request, service: Service,
             await asyncio.wait((task, gone))
 
 
-async def _read_json(request: Request, limit: int) -> Json:
-    body = await _read_body(request, limit)
+async def _read_json(request: Request, limits: Limits) -> Json:
+    body = await _read_body(request, limits)
     return parse_json(body) if len(body) < _LONG_BODY else await run_in_threadpool(parse_json, body)
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
-    """Read a body of at most `limit` bytes; a longer one is refused before it is all here."""
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    """Read a body; one that is too long is refused before it is all here."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise HTTPException(415, f"Content-Encoding {encoding!r} is not read; send plain JSON.")
     body = bytearray()
     declared = int(request.headers.get("content-length", 0))
-    if declared <= limit:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                break
-        else:
-            return bytes(body)
+    limit = limits.max_body_bytes
+    if declared <= limit and await _fill(body, request, limits):
+        return bytes(body)
     size = f"{declared:,} bytes" if declared else f"over {limit:,} bytes"
     raise HTTPException(413, f"The body has {size}; allowed are {limit:,}. Send fewer texts at "
                         "once, or raise --max-body-bytes of the server.")
+
+
+async def _fill(body: bytearray, request: Request, limits: Limits) -> bool:
+    """Read a body to its end; False where it is too long, 408 where it takes too long."""
+    try:
+        async with asyncio.timeout(limits.read_timeout_ms / 1e3):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.max_body_bytes:
+                    return False
+    except TimeoutError:
+        raise HTTPException(408, f"After {limits.read_timeout_ms:,} ms {len(body):,} bytes of the "
+                            "body were here. Send it faster, or fewer texts at once; or raise "
+                            "--read-timeout-ms of the server.") from None
+    return True
 
 
 def _error(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

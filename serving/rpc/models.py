@@ -40,9 +40,10 @@ class Models:
         Which models there are is for the folder to say: a request that says it is refused.
         """
         if request.ByteSize():
-            raise UserError("The request holds a configuration, and this server takes none over "
-                            "the network. Change the folder of models with python -m serving add, "
-                            "rollback or label, and send the request without a config.")
+            raise UserError(f"The request holds a configuration of {request.ByteSize()} bytes, and "
+                            "this server takes none over the network. Change the folder of models "
+                            "with `python -m serving add`, `rollback` or `label`, and send the "
+                            "request without one.")
         await self._reload()
         response = messages.ReloadConfigResponse()
         response.status.error_code = OK

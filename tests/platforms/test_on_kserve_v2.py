@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
-from serving.catalogue import Catalogue
-from serving.server import create_app
+from serving.catalogue import Catalogue, Served
+from serving.server import application, create_app
 from serving.service import Service
 from tests.platforms.conftest import HERE
 from tf_pipeline.predictor import Predictor
@@ -27,7 +27,7 @@ TOKENS = {"input_ids": [[2, 5, 3, 0], [2, 7, 9, 3]], "attention_mask": [[1, 1, 1
 
 @contextmanager
 def http_server(catalogue: Catalogue) -> Iterator[str]:
-    config = uvicorn.Config(create_app(catalogue), port=0, log_level="warning")
+    config = uvicorn.Config(application(Served(catalogue)), port=0, log_level="warning")
     server, listener = uvicorn.Server(config), config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

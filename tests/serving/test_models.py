@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from serving.catalogue import Catalogue
+from serving.catalogue import Catalogue, Served
 from serving.metrics import Metrics
 from serving.options import Limits, Queueing, ServeOptions
 from serving.running import Loader
-from serving.server import create_app
+from serving.server import application, create_app
 from serving.store import Settings, Store
 from serving.watching import Watcher
 from tests.conftest import command
@@ -102,8 +102,8 @@ def watched(store: Store) -> Iterator[tuple[TestClient, Watcher, Catalogue]]:
     catalogue = Catalogue()
     watcher = Watcher(store, catalogue, LOAD, 0, lambda: None)
     watcher.fill()
-    with TestClient(create_app(catalogue, alongside=watcher.watching,
-                               reload=watcher.reload)) as client:
+    with TestClient(application(Served(catalogue, reload=watcher.reload),
+                                alongside=watcher.watching)) as client:
         yield client, watcher, catalogue
 
 
@@ -197,7 +197,7 @@ def test_what_an_old_version_has_begun_it_ends(store, monkeypatch):
         found: list[dict[str, Any]] = []
         asking = threading.Thread(target=lambda: found.append(ask(client)))
         asking.start()
-        until(lambda: old._under_way == 1)
+        until(lambda: old._under_way > 0)
         store.serve_newest("reviews", 2)
         client.portal.call(watcher.refresh)
         assert "labels" in ask(client)["answers"][0]

@@ -16,9 +16,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from serving.catalogue import Catalogue, Version
+from serving.catalogue import Catalogue, Served, Version
 from serving.options import ServeOptions
-from serving.server import create_app
+from serving.server import application
 from tests.conftest import opinions
 from tests.serving.grpc_client import Client
 from tests.serving.test_grpc import STATUS
@@ -203,7 +203,7 @@ def test_readiness(predictor):
     from serving.service import Service
 
     catalogue = Catalogue.of(Service(predictor))
-    client = TestClient(create_app(catalogue))
+    client = TestClient(application(Served(catalogue)))
     assert client.get("/readyz").json() == {"ready": True, "not_loaded": []}
     catalogue.put("other", Version(1, "END", error="damaged"))
     answer = client.get("/readyz")

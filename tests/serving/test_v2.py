@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from serving.catalogue import Catalogue, Version
+from serving.catalogue import Catalogue, Served, Version
 from serving.options import Limits
-from serving.server import create_app
+from serving.server import application
 from serving.service import Service
 
 TEXTS = ["the garden was lovely", "café — 😀", "", "word " * 300]
@@ -23,7 +23,7 @@ def service(predictor) -> Service:
 
 @pytest.fixture(scope="module")
 def client(service) -> TestClient:
-    return TestClient(create_app(Catalogue.of(service), Limits(max_body_bytes=150_000)))
+    return TestClient(application(Served(Catalogue.of(service), Limits(max_body_bytes=150_000))))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_what_it_says_of_itself(client, path, service):
 def test_a_server_with_a_model_that_does_not_answer_is_not_ready():
     catalogue = Catalogue()
     catalogue.put("broken", Version(4, "END", error="It holds no weights."))
-    client = TestClient(create_app(catalogue))
+    client = TestClient(application(Served(catalogue)))
     assert client.get("/v2/health/live").status_code == 200
     answer = client.get("/v2/health/ready")
     assert (answer.status_code, answer.json()) == (503, {"ready": False})
