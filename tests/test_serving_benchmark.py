@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import servers, serving
+from benchmarks import overload, servers, serving
 from benchmarks.open_loop import Job, Point, measure, quantile
 from tests.conftest import opinions, write_lines
 
@@ -156,6 +156,27 @@ def test_a_model_is_trained_where_none_is_given(bench: Callable[..., None],
         "sentence\tlabel", *(f"{row['text']}\t{row['label']}" for row in opinions(300))])
     bench("--backbone", "tiny", "--seconds", "0.5", "--starts", "1", "--only", "tflite int8")
     assert "| this kit, TFLite int8, length 64 | " in (tmp_path / "serving.md").read_text()
+
+
+def test_overload_is_answered_or_refused(artifact: Path, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sst2").mkdir()
+    write_lines(tmp_path / "sst2/dev.tsv", [
+        "sentence\tlabel", *(f"{row['text']}\t1" for row in opinions(40))])
+    monkeypatch.setattr(overload, "HERE", tmp_path)
+    monkeypatch.setattr(overload, "CALM_S", 0.5)
+    monkeypatch.setattr(sys, "argv", ["overload", "--data", str(tmp_path), "--artifact",
+                                      str(artifact), "--seconds", "2", "--timeout-ms", "40"])
+    own = os.sched_getaffinity(0)
+    try:
+        overload.main()
+    finally:
+        os.sched_setaffinity(0, own)
+    found = dict(re.findall(r"^\| (.+) \| (.+) \|$", (tmp_path / "overload.md").read_text(), re.M))
+    sent, answered = (float(found[name]) for name in ("requests/s sent", "answered/s"))
+    assert 0 < answered < sent
+    assert int(found["refused with 429"].rstrip("%")) > 0
+    assert float(found["as before again after, s"]) < 20
 
 
 @pytest.mark.parametrize(("words", "message"), [
