@@ -22,7 +22,11 @@ from .options import Queueing
 Act = Callable[[list[Any]], list[Any]]
 # Takes "batch" and the texts of a call, or a stage of answering and the seconds that it took.
 Observe = Callable[[str, float], None]
-_RECENT = 0.1  # weight of the newest call in the time that a text takes
+# Weight of the newest call in the time that a text takes: texts of one length follow another's.
+_RECENT = 0.03
+# Share of a request's time that waiting may be expected to take: of those that would have been
+# answered just in time, a quarter came too late (benchmarks/overload.py).
+_SURE = 0.8
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Batcher:
         self._waiting = 0  # texts of the jobs
         self._busy = False
         self._text_s = 0.0  # seconds a text, of late
+        self._calls = 0
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "answer")
 
@@ -92,13 +97,14 @@ class Batcher:
 
     def _refuse(self, work: Work) -> None:
         """Raise Busy at once for what would be too late, or more than may wait."""
-        wait_s = self._waiting * self._text_s
+        wait_s = (self._waiting + work.texts) * self._text_s
         retry_after_s = max(1, math.ceil(wait_s))
         if self._jobs and self._waiting + work.texts > self._queueing.queue_size:
             raise Busy(f"{self._waiting} texts wait, and the request brings {work.texts}; allowed "
                        f"are {self._queueing.queue_size}. Ask again in {retry_after_s} s, or raise "
                        "--queue-size of the server.", retry_after_s)
-        if wait_s > (left_s := work.deadline - time.monotonic()):
+        left_s = work.deadline - time.monotonic()
+        if left_s < 0 or (self._jobs and wait_s > _SURE * left_s):
             raise Busy(f"{self._waiting} texts wait, which takes about {wait_s:.2f} s, and the "
                        f"request's deadline is in {max(left_s, 0):.2f} s. Ask again in "
                        f"{retry_after_s} s.", retry_after_s)
@@ -146,7 +152,8 @@ class Batcher:
     def _finish(self, jobs: list[_Job], texts: int, start: float, call: Future) -> None:
         """Give each request its result, and go on."""
         pace = (time.monotonic() - start) / texts
-        self._text_s += (pace - self._text_s) * (_RECENT if self._text_s else 1)
+        self._calls += 1
+        self._text_s += (pace - self._text_s) * max(_RECENT, 1 / self._calls)
         if call.exception() and len(jobs) > 1:
             for job in jobs:  # each alone, so that a request fails by its own fault only
                 self._thread.submit(job.work.act, [job.work.payload]).add_done_callback(
