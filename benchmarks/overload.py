@@ -135,7 +135,7 @@ def measured(server: Server, sentences: Sequence[str], flags: argparse.Namespace
                                     for status, n in others.items()) or "none",
         "MiB before, after 10 s, most, at the end": ", ".join(map(str, (
             mib[0], mib[min(10, len(mib) - 1)], max(mib), mib[-1]))),
-        "as before again after, s": f"{back:.2f}"}
+        "after the last answer as before again in, s": f"{back:.2f}"}
     return [f"| {name} | {value} |" for name, value in rows.items()]
 
 

@@ -26,7 +26,7 @@ Observe = Callable[[str, float], None]
 _RECENT = 0.03
 # Share of a request's time that waiting may be expected to take: of those that would have been
 # answered just in time, a quarter came too late (benchmarks/overload.py).
-_SURE = 0.8
+_SURE = 0.7
 
 
 @dataclass(frozen=True)
