@@ -29,6 +29,7 @@ from benchmarks.serving import SIDES, Places
 from benchmarks.shared import HERE
 from tf_pipeline import command
 from tf_pipeline.artifact import Manifest
+from tf_pipeline.errors import UserError
 
 AT_ONCE = 8
 CALM_S = 5.0  # in which capacity and the usual answer are measured
@@ -121,13 +122,12 @@ def measured(server: Server, sentences: Sequence[str], flags: argparse.Namespace
     print({status: len(ms) for status, ms in by_status.items()}, flush=True)
     answered, refused = by_status.get(200, []), by_status.get(429, [])
     others = {status: len(ms) for status, ms in by_status.items() if status not in (200, 429)}
-    lasted = flags.seconds
     rows = {
         "alone: ms, median and 95 %": f"{statistics.median(usual):.1f}, "
                                       f"{statistics.quantiles(usual, n=20)[-1]:.1f}",
         f"answers/s with {AT_ONCE} under way": f"{able:.0f}",
-        "requests/s sent": f"{len(load.due) / lasted:.0f}",
-        "answered/s": f"{len(answered) / lasted:.0f}",
+        "requests/s sent": f"{len(load.due) / flags.seconds:.0f}",
+        "answered/s": f"{len(answered) / flags.seconds:.0f}",
         "answered: ms, p50 and p99": f"{quantile(answered, .5):.0f}, {quantile(answered, .99):.0f}",
         "refused with 429": f"{len(refused) / max(1, len(load.outcomes)):.0%}",
         "refused: ms, p50 and p99": f"{quantile(refused, .5):.1f}, {quantile(refused, .99):.1f}",
@@ -148,10 +148,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120, help="of overload (default: 120)")
     parser.add_argument("--timeout-ms", type=int, default=1000, help="deadline (default: 1000)")
     flags = parser.parse_args()
+    for name in ("times", "seconds", "timeout_ms"):
+        if not getattr(flags, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(flags, name):g}; it must be over "
+                         "0")
     sentences = [line.split("\t")[0].strip() for line in
                  shared.text(flags.data / "sst2/dev.tsv").splitlines()[1:]]
     cores = sorted(os.sched_getaffinity(0))
-    name = Manifest.load(flags.artifact).name
+    try:
+        backbone = Manifest.load(flags.artifact).run["backbone"]
+    except UserError as error:
+        raise SystemExit(f"error: --artifact: {error}") from None
     places = Places(flags.artifact, flags.artifact, {}, cores[-1], cores[0])
     words = partial(SIDES[0].words, places)
     os.sched_setaffinity(0, {places.client_core})
@@ -161,7 +168,7 @@ def main() -> None:
         rows = measured(server, sentences, flags)
     (HERE / "overload.md").write_text("\n".join([
         "# Overload", "",
-        f"Written by `python -m benchmarks.overload`: {name} (ONNX int8, one core, one thread, "
+        f"Written by `python -m benchmarks.overload`: {backbone} (ONNX int8, one core, one thread, "
         f"deadline {flags.timeout_ms} ms) is sent {flags.times:g} times what it can answer for "
         f"{flags.seconds:g} s, a sentence of SST-2 a request, by a Poisson clock on another core.",
         "", "| | |", "| --- | --- |", *rows, "",

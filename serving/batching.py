@@ -22,7 +22,8 @@ from .options import Queueing
 Act = Callable[[list[Any]], list[Any]]
 # Takes "batch" and the texts of a call, or a stage of answering and the seconds that it took.
 Observe = Callable[[str, float], None]
-# Weight of the newest call in the time that a text takes: texts of one length follow another's.
+# Weight of the newest call in the time that a text takes. With a tenth the last few texts' lengths
+# decided who was refused.
 _RECENT = 0.03
 # Share of a request's time that waiting may be expected to take: of those that would have been
 # answered just in time, a quarter came too late (benchmarks/overload.py).

@@ -108,6 +108,8 @@ def _repository(catalogue: Catalogue, read_json: ReadJson, reload: Reload) -> li
 
     async def index(request: Request) -> Response:
         only_ready = (await asked(request, "ready")).get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise UserError(f"ready is {show(only_ready)}; expected true or false.")
         return JSONResponse([
             {"name": name, "version": str(known.number),
              "state": "READY" if known.service else "UNAVAILABLE", "reason": known.error}

@@ -180,6 +180,24 @@ def test_overload_is_answered_or_refused(artifact: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize(("words", "message"), [
+    (("--artifact", "/nowhere"), "error: --artifact: /nowhere does not exist"),
+    (("--artifact", "a", "--times", "0"), "--times is 0; it must be over 0"),
+    (("--artifact", "a", "--seconds", "-2"), "--seconds is -2; it must be over 0"),
+    (("--artifact", "a", "--timeout-ms", "0"), "--timeout-ms is 0; it must be over 0")])
+def test_overload_names_wrong_flags(words: tuple[str, ...], message: str, tmp_path: Path,
+                                    monkeypatch: pytest.MonkeyPatch,
+                                    capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sst2").mkdir()
+    write_lines(tmp_path / "sst2/dev.tsv", ["sentence\tlabel", "a text\t1"])
+    monkeypatch.setattr(overload, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["overload", "--data", str(tmp_path), *words])
+    with pytest.raises(SystemExit) as stopped:
+        overload.main()
+    assert message in f"{stopped.value} {capsys.readouterr().err}"
+    assert not (tmp_path / "overload.md").exists()
+
+
+@pytest.mark.parametrize(("words", "message"), [
     (("--only", "typo"), "--only names 'typo'; allowed: onnx int8, "),
     (("--peer", "torch=python"), "--peer names 'torch'; allowed: transformers, optimum, litserve"),
     (("--peer", f"litserve={sys.executable}"), "--peer names litserve without optimum"),

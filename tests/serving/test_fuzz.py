@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
+from benchmarks.servers import resident_mib
 from serving.store import Store
-from tests.serving.test_hostile_clients import resident_mb
 from tests.serving.test_serving_cli import served, stop
 
 COUNT = 10_000
@@ -126,7 +126,7 @@ def test_broken_requests_are_the_clients_fault(toy_artifact: Callable[[str], Pat
             if answer.status >= 400 and answer.headers.get_content_type() == "application/json":
                 assert json.loads(said)["error"]
             if number in (COUNT // 10, COUNT - 1):
-                sizes.append(resident_mb(process.pid))
+                sizes.append(resident_mib(process.pid))
         for path, body in right:  # what was right is still answered
             connection.request("POST", path, json.dumps(body))
             answer = connection.getresponse()

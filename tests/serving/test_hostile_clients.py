@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import resident_mib
 from tests.serving.test_serving_cli import post, served, stop
 
 ASK = "/v1/models/classify:answer"
@@ -33,11 +34,6 @@ def answers_at_once(url: str) -> None:
     start = time.monotonic()
     assert post(f"{url}{ASK}", {"text": "the kitchen was lovely"})[0] == 200
     assert time.monotonic() - start < 2
-
-
-def resident_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1000
 
 
 def connect(url: str) -> socket.socket:
@@ -74,7 +70,7 @@ def send_much(connection: socket.socket, part: bytes, count: int) -> int:
 @pytest.mark.parametrize("kind", ["length", "chunks"])
 def test_a_body_of_100_mb_is_refused_and_not_kept(server, kind):
     pid, url = server
-    before, mb = resident_mb(pid), b"a" * 1_000_000
+    before, mb = resident_mib(pid), b"a" * 1_000_000
     with connect(url) as connection:
         if kind == "length":
             connection.sendall(head("Content-Length: 100000000"))
@@ -85,7 +81,7 @@ def test_a_body_of_100_mb_is_refused_and_not_kept(server, kind):
         connection.settimeout(5)
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
         answers_at_once(url)
-    assert resident_mb(pid) < before + 30
+    assert resident_mib(pid) < before + 30
 
 
 @pytest.mark.parametrize(("body", "status", "said"), [
@@ -97,7 +93,7 @@ def test_a_body_of_100_mb_is_refused_and_not_kept(server, kind):
     (b"\x00" * 1000, 400, "")])
 def test_bodies_that_are_no_requests(server, body, status, said):
     pid, url = server
-    before = resident_mb(pid)
+    before = resident_mib(pid)
     for _ in range(5):
         with connect(url) as connection:
             connection.sendall(head(f"Content-Length: {len(body)}", "Connection: close") + body)
@@ -106,23 +102,23 @@ def test_bodies_that_are_no_requests(server, body, status, said):
         assert first.startswith(f"HTTP/1.1 {status} ".encode())
         assert said in json.loads(rest)["error"]
     answers_at_once(url)
-    assert resident_mb(pid) < before + 60
+    assert resident_mib(pid) < before + 60
 
 
 def test_a_gzip_bomb_is_not_opened(server):
     pid, url = server
-    before, bomb = resident_mb(pid), gzip.compress(b" " * 300_000_000, 1)
+    before, bomb = resident_mib(pid), gzip.compress(b" " * 300_000_000, 1)
     with connect(url) as connection:
         connection.sendall(head(f"Content-Length: {len(bomb)}", "Content-Encoding: gzip"))
         send_much(connection, bomb, 1)
         assert connection.recv(65536).startswith(b"HTTP/1.1 415 ")
-    assert resident_mb(pid) < before + 30
+    assert resident_mib(pid) < before + 30
 
 
 def test_hundreds_of_half_requests_are_let_go(server):
     """Nothing sent, half a head, half a body: each has its time and no more."""
     pid, url = server
-    before = resident_mb(pid)
+    before = resident_mib(pid)
     with ExitStack() as stack:
         halves = []
         for number in range(450):
@@ -137,17 +133,17 @@ def test_hundreds_of_half_requests_are_let_go(server):
         assert all(one.startswith(b"HTTP/1.1 408 ") for one in found[2::3])
         assert b"After 2,000 ms 1 bytes of the body were here" in found[2]
         answers_at_once(url)
-    assert resident_mb(pid) < before + 40
+    assert resident_mib(pid) < before + 40
 
 
 def test_a_head_without_end_is_cut_off(server):
     pid, url = server
-    before = resident_mb(pid)
+    before = resident_mib(pid)
     with connect(url) as connection:
         connection.sendall(head()[:-2])
         assert send_much(connection, b"X-More: " + b"a" * 10_000 + b"\r\n", 10_000) < 10_000
         assert answer(connection)[:13] in (b"HTTP/1.1 431 ", b"")  # b"": it was reset first
-    assert resident_mb(pid) < before + 30
+    assert resident_mib(pid) < before + 30
 
 
 def test_a_slow_body_that_comes_in_time_is_answered(server):

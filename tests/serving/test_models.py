@@ -341,6 +341,9 @@ def test_the_repository_lists_versions_and_loads_what_is_new(store):
         assert "manifest.json cannot be read" in found["3"]["reason"]
         ready = client.post("/v2/repository/index", json={"ready": True}).json()
         assert [one["version"] for one in ready] == ["2", "1"]
+        answer = client.post("/v2/repository/index", json={"ready": "yes"})
+        assert (answer.status_code, answer.json()["error"]) == (
+            400, 'ready is "yes"; expected true or false.')
         assert client.post(load.format("other")).status_code == 404
         answer = client.post(load.format("reviews"), json={"parameters": {"config": "{}"}})
         assert (answer.status_code, answer.json()["error"]) == (
