@@ -134,7 +134,7 @@ _CLUENER = ("--task tag --train conll:{work}/cluener/train.txt --test conll:{wor
 _NEW = "--backbone new:vocab={data}/vocabs/bert-base-chinese-vocab.txt"
 _PRETRAINED = (f"--task mlm --train lines:{{work}}/corpora/chinese.txt {_NEW} --uncased --max-len "
                "64 --batch-size 16 --epochs 4 --learning-rate 3e-4")
-_SCRATCH = "--learning-rate 3e-4"
+_SCRATCH = "--learning-rate 3e-4 --precision auto"
 
 ROWS = (
     Row("sst2", "SST-2, dev",
@@ -165,11 +165,11 @@ ROWS = (
         peer="--task classify --train {work}/phrasebank/train{repeat}.csv --test "
              "{work}/phrasebank/test{repeat}.csv --max-len 128 --epochs 4 --learning-rate 1e-4"),
     Row("phrasebank_mlm", "the same after mlm on business news and a bank's answers",
-        f"{_PHRASEBANK} --backbone {{start}}", {"accuracy": "accuracy", "macro_f1": "macro F1"},
+        f"{_PHRASEBANK} --precision auto --backbone {{start}}", {"accuracy": "accuracy", "macro_f1": "macro F1"},
         "with and without", repeats=("0", "1", "2", "3", "4"), seeded=False,
         prepare=financial_texts,
         start="--task mlm --train lines:{work}/corpora/financial.txt --max-len 128 --epochs 3 "
-              "--learning-rate 2e-4 --whole-words --precision mixed_bfloat16"),
+              "--learning-rate 2e-4 --whole-words"),
     Row("conll2003", "CoNLL-2003, test",
         _CONLL, _SPANS, ".885 / .978 / .885; aim .90 / .980 / .909",
         ".924 span F1 (BERT-base, cased)",
