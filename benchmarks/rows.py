@@ -165,7 +165,8 @@ ROWS = (
         peer="--task classify --train {work}/phrasebank/train{repeat}.csv --test "
              "{work}/phrasebank/test{repeat}.csv --max-len 128 --epochs 4 --learning-rate 1e-4"),
     Row("phrasebank_mlm", "the same after mlm on business news and a bank's answers",
-        f"{_PHRASEBANK} --precision auto --backbone {{start}}", {"accuracy": "accuracy", "macro_f1": "macro F1"},
+        f"{_PHRASEBANK} --precision auto --backbone {{start}}",
+        {"accuracy": "accuracy", "macro_f1": "macro F1"},
         "with and without", repeats=("0", "1", "2", "3", "4"), seeded=False,
         prepare=financial_texts,
         start="--task mlm --train lines:{work}/corpora/financial.txt --max-len 128 --epochs 3 "
