@@ -2,7 +2,8 @@
 
     python -m benchmarks.open_loop < job.json
 
-A job holds url, bodies (texts to choose from), rate (a second), seconds, limit_ms, seed and core.
+A job holds url, bodies (texts to choose from), rate (a second), seconds, limit_ms, seed, core and
+most_over.
 The answer: how many arrived, latencies from the scheduled arrival on, and how late the generator
 itself was. Of what PyPI and Debian offer, locust, hey and wrk wait for an answer before they ask
 again, which hides a server's queue; wrk2, vegeta and oha are in neither.
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,20 +38,45 @@ class Job:
     limit_ms: float
     seed: int = 0
     core: int | None = None
+    most_over: int | None = None  # requests over the limit, then it ends; None: 1 % of all
 
 
 @dataclass(frozen=True)
 class Point:
-    """What came of it; latencies in ms, of all requests (one without a good answer is endless)."""
+    """What came of it; times in ms."""
 
     rate: float
     planned: int
-    answered: int  # with 200
-    refused: int  # with another status, or the connection failed
-    p50: float
-    p99: float
+    refused: int  # with another status than 200, or the connection failed
+    over: int  # the limit, those refused among them
     late_p99: float  # how long after its time a request left the generator
-    stopped: bool  # ended early, as over 1 % of what was planned was over the limit
+    stopped: bool  # ended early, as more were over the limit than may be
+    latency_ms: list[float]  # of those answered with 200, sorted
+
+    @property
+    def answered(self) -> int:
+        """Requests with 200."""
+        return len(self.latency_ms)
+
+    @property
+    def p50(self) -> float:
+        """The middle latency of all requests; one without a good answer takes for ever."""
+        return self._quantile(0.5)
+
+    @property
+    def p99(self) -> float:
+        """The latency that 1 % of all requests exceed."""
+        return self._quantile(0.99)
+
+    def _quantile(self, share: float) -> float:
+        return quantile([*self.latency_ms, *[math.inf] * (self.planned - self.answered)], share)
+
+
+def together(parts: Sequence[Point]) -> Point:
+    """Take the parts of one point together."""
+    return Point(parts[0].rate, sum(p.planned for p in parts), sum(p.refused for p in parts),
+                 sum(p.over for p in parts), max(p.late_p99 for p in parts),
+                 any(p.stopped for p in parts), sorted(chain(*(p.latency_ms for p in parts))))
 
 
 class Connection(asyncio.Protocol):
@@ -120,7 +147,8 @@ class Load:
     async def run(self) -> Point:
         """Send all of it, or until more is too late than may be."""
         start, tasks = time.monotonic(), set()
-        allowed = len(self.due) // 100
+        given = self.job.most_over
+        allowed = len(self.due) // 100 if given is None else given
         for due, request in zip(self.due, self.requests, strict=True):
             if (pause := start + due - time.monotonic()) > 0:
                 await asyncio.sleep(pause)
@@ -189,12 +217,9 @@ class Load:
         return connection
 
     def _point(self, stopped: bool) -> Point:
-        all_ms = sorted(self.latency_ms)
-        # What got no good answer is the slowest.
-        all_ms += [math.inf] * (len(self.due) - len(all_ms))
-        return Point(self.job.rate, len(self.due), len(self.latency_ms), self.refused,
-                     quantile(all_ms, 0.5), quantile(all_ms, 0.99),
-                     quantile(sorted(self.late_ms), 0.99), stopped)
+        return Point(self.job.rate, len(self.due), self.refused, self.over,
+                     quantile(sorted(self.late_ms), 0.99), stopped,
+                     [round(ms, 3) for ms in sorted(self.latency_ms)])
 
 
 def quantile(values: Sequence[float], share: float) -> float:

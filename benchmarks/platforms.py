@@ -25,7 +25,7 @@ from tf_pipeline.artifact import Manifest
 from tf_pipeline.run import Run
 from tf_pipeline.runner import Runner, run_all
 from tf_pipeline.runtimes import onnx, tflite
-from tf_pipeline.text import INPUTS, Arrays
+from tf_pipeline.text import INPUTS, Arrays, Shapes
 
 SHAPES = tuple((batch, length) for batch in (1, 32) for length in (20, 64, 128))
 FIXED = (64, 128)  # lengths of the .tflite files
@@ -102,8 +102,9 @@ def measure(run: Run, artifact: Path, peer: Path) -> Found:
     theirs = {f"optimum {name}": onnx.load(peer / name, threads) for name in PEER_FILES.values()}
     records = run.evaluation("test")
     encoded = run.task.encode(records, run.encoder, run.max_len)
-    accuracy = {name: float(run.task.score(run_all(runner, encoded, 1), records)[run.task.METRIC])
-                for name, runner in theirs.items()}
+    alone = Shapes(1, few=False)
+    accuracy = {name: float(run.task.score(run_all(runner, encoded, alone), records)[
+        run.task.METRIC]) for name, runner in theirs.items()}
     accuracy |= {path: graph.parity["metric_after"] for path, graph in ours.items()}
     latency: dict[tuple[str, int, int], float] = {}
     for batch, length in SHAPES:

@@ -25,6 +25,19 @@ class Server:
     url: str
     cold_start_s: float  # until it gave its first answer
 
+    def stand_still(self) -> None:
+        """Take the processor away from it and those below it, until it is `running`."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let it run while the block lasts."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.stand_still()
+
 
 def ask(url: str, text: str) -> str:
     """Give the label of one text; OSError if there is no good answer."""
@@ -87,6 +100,12 @@ def _family(pid: int) -> list[int]:
         for child in (task / "children").read_text().split():
             found += _family(int(child))
     return found
+
+
+def cpu_s(pid: int) -> float:
+    """Give the processor time that a process and those below it have used, in seconds."""
+    return sum(int((task / "schedstat").read_text().split()[0]) / 1e9
+               for member in _family(pid) for task in Path(f"/proc/{member}/task").iterdir())
 
 
 def busy_cores(seconds: float = 1.0) -> float:

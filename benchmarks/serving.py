@@ -16,29 +16,31 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks import platforms, servers, shared
+from benchmarks import platforms, rates, servers, shared
 from benchmarks.open_loop import Job, Point
+from benchmarks.rates import LIMIT_MS, STEPS, TRIES, TURN_S, Turn
+from benchmarks.servers import Server
 from benchmarks.shared import HERE
 from tf_pipeline import command
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
 from tf_pipeline.predictor import Predictor
-from tf_pipeline.runner import run_all
+from tf_pipeline.runner import shapes_of
 from tf_pipeline.runtimes import onnx
+from tf_pipeline.text import batches
 
 RESULTS = HERE / "serving.json"
-LIMIT_MS = 50.0
-STEPS = 1.05  # between two rates that are told apart
-TRIES = 3  # of a rate that is missed
-LOWEST, HIGHEST = 5.0, 20_000.0  # requests a second
 TEXTS = 1600  # to train on: 50 steps
 AGREED = 100  # sentences whose labels are compared
+SHARED = 40  # calls of a model without its server, after each of the server's turns
 
 
 @dataclass(frozen=True)
@@ -93,98 +95,103 @@ def send(job: Job) -> Point:
     return Point(**json.loads(shared.call(words, json.dumps(asdict(job)))))
 
 
-def in_time(point: Point) -> bool:
-    """Whether a rate is held."""
-    return not point.stopped and point.p99 <= LIMIT_MS
+class Bench:
+    """Servers on one core that take turns; all but the one whose turn it is stand still."""
 
+    def __init__(self, places: Places, sentences: Sequence[str], flags: argparse.Namespace):
+        self.places, self.sentences, self.flags = places, sentences, flags
+        self._bodies = [json.dumps({"text": text}) for text in sentences]
+        self._servers: dict[str, Server] = {}
+        self._models: dict[str, Model] = {}
+        self._cpu_ms: dict[str, list[float]] = {}  # of each turn, a request
 
-def search(measure: Callable[[float, bool], Point]) -> list[Point]:
-    """Find the highest rate that is held; gives the whole points, that one last.
+    def measure(self, sides: Sequence[Side]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give the rows of sides, as they are done: starts, memory, labels, load."""
+        with ExitStack() as stack:
+            rows = {side.name: self._start(side, stack) for side in sides}
+            found = rates.in_turn({side.name: rates.search(self.flags.seconds) for side in sides},
+                                  self._ask)
+            for name, points in found:
+                row, model = rows[name], self._models.get(name)
+                row["resident_mib"].append(servers.resident_mib(self._servers[name].process.pid))
+                yield name, {**row, "points": [shown(point) for point in points],
+                             "cpu_ms": _mean(self._cpu_ms[name]),
+                             "model_ms": _mean(model.times_ms) if model else None}
 
-    `measure` takes a rate and whether the point is a short one. Short points double the rate
-    until it is too high, then halve the interval; whole points go up or down from there. If not
-    even LOWEST is held, the last point is one that is not.
-    """
-    def tried(rate: float, short: bool) -> Point:
-        # A hiccup of the machine is not the server's: what is missed gets further chances.
-        for _ in range(TRIES):
-            point = measure(rate, short)
-            if in_time(point):
-                break
-        return point
-
-    low, high = LOWEST, LOWEST
-    while high < HIGHEST and in_time(tried(high, True)):
-        low, high = high, high * 2
-    while high / low > STEPS ** 2:
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if in_time(tried(middle, True)) else (low, middle)
-    held, missed = [], []
-    rate, point = low, tried(low, False)
-    while in_time(point) and rate < HIGHEST:
-        held.append(point)
-        rate *= STEPS
-        point = tried(rate, False)
-    while not in_time(point) and rate > LOWEST and not held:
-        missed.append(point)
-        rate /= STEPS
-        point = tried(rate, False)
-    return [*missed, point, *held] if held and not in_time(point) else [*missed, *held, point]
-
-
-def measured(side: Side, places: Places, sentences: Sequence[str],
-             flags: argparse.Namespace) -> dict[str, Any]:
-    """Measure one side: starts, memory, labels, load."""
-    others = servers.busy_cores()
-    start = partial(servers.started, partial(side.words, places), side.path(places),
-                    places.server_core, flags.work / f"serving-{side.name.replace(' ', '-')}.log")
-    starts = []
-    for _ in range(flags.starts - 1):
-        with start() as server:
-            starts.append(server.cold_start_s)
-    with start() as server:
+    def _start(self, side: Side, stack: ExitStack) -> dict[str, Any]:
+        """Start a side's server some times; the last one stays, and stands still."""
+        log = self.flags.work / f"serving-{side.name.replace(' ', '-')}.log"
+        start = partial(servers.started, partial(side.words, self.places), side.path(self.places),
+                        self.places.server_core, log)
+        others, starts = servers.busy_cores(), []
+        for _ in range(self.flags.starts - 1):
+            with start() as server:
+                starts.append(server.cold_start_s)
+        server = self._servers[side.name] = stack.enter_context(start())
         starts.append(server.cold_start_s)
         fresh = servers.resident_mib(server.process.pid)
-        labels = [servers.ask(server.url, text) for text in sentences[:AGREED]]
-        job = Job(server.url, [json.dumps({"text": text}) for text in sentences], 1,
-                  flags.seconds, LIMIT_MS, core=places.client_core)
+        labels = [servers.ask(server.url, text) for text in self.sentences[:AGREED]]
+        server.stand_still()
+        self._cpu_ms[side.name] = []
+        if side.peer != "transformers":  # PyTorch is not in this environment
+            self._models[side.name] = Model(side, self.places, self.sentences)
+        return {"cold_start_s": [round(s, 3) for s in starts], "resident_mib": [fresh],
+                "busy_cores_before": round(others, 2), "labels": labels}
 
-        def point(rate: float, short: bool) -> Point:
-            seconds = min(flags.seconds, max(2.0, flags.seconds / 6)) if short else flags.seconds
-            found = send(replace(job, rate=rate, seconds=seconds))
-            print(f"{side.name}: {rate:.0f}/s for {seconds:g} s: p50 {found.p50:.1f}, p99 "
-                  f"{found.p99:.1f} ms{', stopped' if found.stopped else ''}", flush=True)
-            return found
+    def _ask(self, name: str, turn: Turn) -> Point:
+        server = self._servers[name]
+        job = Job(server.url, self._bodies, turn.rate, turn.seconds, LIMIT_MS, turn.number,
+                  self.places.client_core, turn.most_over)
+        with server.running():
+            before = servers.cpu_s(server.process.pid)
+            point = send(job)
+            used = servers.cpu_s(server.process.pid) - before
+        if not point.stopped and point.answered:
+            self._cpu_ms[name].append(1000 * used / point.answered)
+        if name in self._models:
+            self._models[name].ask(SHARED)
+        print(f"{name}: {turn.rate:.0f}/s for {turn.seconds:g} s: p50 {point.p50:.1f}, p99 "
+              f"{point.p99:.1f} ms{', stopped' if point.stopped else ''}", flush=True)
+        return point
 
-        points = [{key: None if value == math.inf else value for key, value in asdict(p).items()}
-                  for p in search(point)]
-        memory = servers.resident_mib(server.process.pid)
-    return {"points": points, "inference_ms": inference_ms(side, places, sentences),
-            "cold_start_s": [round(s, 3) for s in starts], "resident_mib": [fresh, memory],
-            "busy_cores_before": round(others, 2), "labels": labels}
 
+class Model:
+    """A side's file without its server: one sentence a call, on the server's core."""
 
-def inference_ms(side: Side, places: Places, sentences: Sequence[str]) -> float | None:
-    """Mean time of the model's call alone, a sentence at a time on the server's core."""
-    if side.peer == "transformers":  # PyTorch is not in this environment
-        return None
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {places.server_core})
-    try:
+    def __init__(self, side: Side, places: Places, sentences: Sequence[str]):
         predictor = Predictor(places.artifact, side.runtime or "onnx", side.variant or "int8",
                               threads=1)
-        runner = (onnx.load(places.optimum / platforms.PEER_FILES["int8"], 1) if side.peer
-                  else predictor.run)
-        length = predictor.graph.length if predictor.graph else None
-        rows = [predictor.encode([{"text": text}]) for text in sentences]
-        times = []
-        for row in [*rows[:20], *rows]:
-            start = time.perf_counter()
-            run_all(runner, row, 1, length)
-            times.append(1000 * (time.perf_counter() - start))
-        return statistics.fmean(times[20:])
-    finally:
-        os.sched_setaffinity(0, own)
+        assert predictor.graph is not None
+        self._core = places.server_core
+        self._run = (onnx.load(places.optimum / platforms.PEER_FILES["int8"], 1) if side.peer
+                     else predictor.run)
+        shapes = shapes_of(predictor.graph)
+        self._inputs = cycle([next(batches(predictor.encode([{"text": text}]), shapes))[1]
+                              for text in sentences])
+        self.times_ms: list[float] = []
+
+    def ask(self, count: int) -> None:
+        """Time it on the next sentences."""
+        own = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {self._core})
+        try:
+            for inputs in islice(self._inputs, count):
+                start = time.perf_counter()
+                self._run(inputs)
+                self.times_ms.append(1000 * (time.perf_counter() - start))
+        finally:
+            os.sched_setaffinity(0, own)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def shown(point: Point) -> dict[str, Any]:
+    """Write a point for serving.json."""
+    values = {**asdict(point), "answered": point.answered, "p50": point.p50, "p99": point.p99}
+    del values["latency_ms"]
+    return {key: None if value == math.inf else value for key, value in values.items()}
 
 
 def prepared(flags: argparse.Namespace, pythons: dict[str, str]) -> Places:
@@ -229,13 +236,15 @@ def page(done: dict[str, dict[str, Any]], sentences: Sequence[str]) -> str:
              "Poisson clock whether or not the ones before were answered, and latency counts from "
              f"the planned arrival. requests/s: the highest rate at which 99 % are answered within "
              f"{LIMIT_MS:g} ms; rates are {STEPS - 1:.0%} apart, and one that is missed is tried "
-             f"{TRIES} times. Model: its call alone, a sentence at a time, and the share of the "
-             "core's time that this takes at that rate. Start: process to first answer, files in "
-             "the page cache, median. Memory: shared pages "
-             "counted once.", "",
-             "| server | requests/s | p50 ms | p99 ms | model ms | share | s a point | start s | "
-             "MiB started | MiB after | labels as ours in float32 | others busy, cores |",
-             f"|{' --- |' * 12}"]
+             f"{TRIES} times. The servers take turns of {TURN_S:g} s. CPU: the server's processor "
+             "time a request, of all turns. Model: its call alone on that core, a sentence at a "
+             "time, between the turns. Share: of CPU, what the model needs. Start: process to "
+             "first answer, files in the page cache, median. Memory: shared pages counted once.",
+             "",
+             "| server | requests/s | p50 ms | p99 ms | CPU ms | model ms | share | s a point | "
+             "start s | MiB started | MiB after | labels as ours in float32 | "
+             "others busy, cores |",
+             f"|{' --- |' * 13}"]
     reference = done.get("onnx float32", {}).get("labels")
     lines += [_line(side, done[side.name], reference) for side in SIDES if side.name in done]
     ours, theirs = (max((done[s.name]["points"][-1]["rate"] for s in SIDES if s.name in done
@@ -243,6 +252,10 @@ def page(done: dict[str, dict[str, Any]], sentences: Sequence[str]) -> str:
                     for peer in (False, True))
     if ours and theirs:
         lines += ["", f"ratio: {ours / theirs:.2f} of the best int8 peer (goal 2)"]
+        row = done.get("onnx int8", {})
+        if row.get("cpu_ms"):
+            lines += ["", "With no work around the model at all, ours would answer "
+                      f"{row['cpu_ms'] / row['model_ms']:.2f} times as much."]
     lines += ["", "Measured: " + ", ".join(f"{name} at commit {row['commit']} on {row['date']}"
                                            for name, row in done.items()) + "."]
     return "\n".join(lines) + "\n"
@@ -254,12 +267,12 @@ def _line(side: Side, row: dict[str, Any], reference: list[str] | None) -> str:
     held = best["p99"] is not None and best["p99"] <= LIMIT_MS and not best["stopped"]
     figures = ([f"{best['rate']:.0f}", f"{best['p50']:.1f}", f"{best['p99']:.1f}"] if held
                else [f"under {best['rate']:.0f}", "-", "-"])
-    alone = row["inference_ms"]
-    share = "-" if alone is None or not held else f"{best['rate'] * alone / 1000:.0%}"
+    alone, cpu = row["model_ms"], row["cpu_ms"]
     equal = "-" if reference is None else format(statistics.fmean(
         a == b for a, b in zip(row["labels"], reference, strict=True)), ".0%")
-    cells = [side.about, *figures, "-" if alone is None else f"{alone:.2f}", share,
-             f"{row['seconds']:g}",
+    costs = ["-" if cpu is None else f"{cpu:.2f}", "-" if alone is None else f"{alone:.2f}",
+             f"{alone / cpu:.0%}" if alone and cpu else "-"]
+    cells = [side.about, *figures, *costs, f"{row['seconds']:g}",
              f"{statistics.median(row['cold_start_s']):.2f}", *map(str, row["resident_mib"]),
              equal, f"{row['busy_cores_before']:.2f}"]
     return f"| {' | '.join(cells)} |"
@@ -276,10 +289,9 @@ def main() -> None:
                and (not side.peer or side.peer in pythons)]
     if missing:
         places = prepared(flags, pythons)
-    for side in missing:
-        found = measured(side, places, sentences, flags)
-        done[side.name] = {"side": side.name, "seconds": flags.seconds, "commit": shared.commit(),
-                           "date": shared.today(), **found}
+    for name, found in Bench(places, sentences, flags).measure(missing) if missing else ():
+        done[name] = {"side": name, "seconds": flags.seconds, "commit": shared.commit(),
+                      "date": shared.today(), **found}
         part = RESULTS.with_suffix(".part")
         part.write_text(json.dumps(list(done.values()), indent=1) + "\n", "utf-8")
         part.replace(RESULTS)

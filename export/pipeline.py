@@ -21,7 +21,7 @@ from tf_pipeline.config import to_flags
 from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserError
 from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
-from tf_pipeline.runner import Runner, run_all
+from tf_pipeline.runner import Runner, run_all, shapes_of
 from tf_pipeline.task import Prepared, generated_questions, text_of
 from tf_pipeline.text import Arrays
 
@@ -174,7 +174,7 @@ class _Conversion:
         if not faults:
             runner = plugins.load(runtimes, graph.runtime).load(path)
             encoded = self.twin.task.encode(self.records, self.twin.encoder, limit)
-            actual = run_all(runner, encoded, graph.batch or 32, graph.length)
+            actual = run_all(runner, encoded, shapes_of(graph))
             verdict = parity.compare(self.twin.task, self.records, self.expected(limit), actual,
                                      parity.tolerance_of(self.twin.task, graph.variant))
             if set(graph.outputs) - set(actual):
@@ -202,7 +202,7 @@ class _Conversion:
         """
         records = self._golden_rows()
         heads = self.twin.task.encode(records, self.twin.encoder, self.run.max_len).heads()
-        expected, actual = (run_all(run, heads, graph.batch or 32, graph.length)
+        expected, actual = (run_all(run, heads, shapes_of(graph))
                             for run in (self.twin.runner, runner))
         # Decisions were judged on all rows.
         tolerance = dataclasses.replace(parity.TOLERANCES[graph.variant], agreement=0.0)

@@ -14,12 +14,14 @@ from tf_pipeline import run
 from tf_pipeline.quiet import quiet_logger
 from tf_pipeline.runner import run_all
 from tf_pipeline.runtimes import onnx as runtime
-from tf_pipeline.text import Arrays, batches
+from tf_pipeline.text import Arrays, Shapes, batches
 
 from . import outliers, parity
 from .twin import Twin
 
 TEXTS = 256  # that each recipe is tried on; of half of them the outliers are measured
+
+_ALONE = Shapes(1, few=False)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class _Trial:
         self.records = run.spread(twin.run.evaluation("validation"), TEXTS)
         self.encoded = twin.task.encode(self.records, twin.encoder, twin.run.max_len)
         self.expected = run_all(twin.runner, self.encoded)
-        some = itertools.islice(batches(self.encoded, 1, multiple=1), 0, None, 2)
+        some = itertools.islice(batches(self.encoded, _ALONE), 0, None, 2)
         self.largest = outliers.largest_values(model, (inputs for _, inputs in some))
 
     def run_all(self, recipes: Iterable[Recipe], folder: Path) -> dict[Path, Candidate]:
@@ -107,7 +109,7 @@ class _Trial:
         recipe.write(self.model, self.largest, path)
         runner = runtime.load(path)
         start = time.perf_counter()
-        found = run_all(runner, self.encoded, 1)
+        found = run_all(runner, self.encoded, _ALONE)
         seconds = time.perf_counter() - start
         verdict = parity.compare(self.task, self.records, self.expected, found, self.tolerance)
         name = self.task.OUTPUTS["onnx"][-1]

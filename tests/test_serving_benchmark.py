@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import overload, servers, serving
-from benchmarks.open_loop import Job, Point, measure, quantile
+from benchmarks import overload, rates, servers, serving
+from benchmarks.open_loop import Job, Point, measure, quantile, together
+from benchmarks.rates import Search, Turn
 from tests.conftest import opinions, write_lines
 
 
@@ -77,7 +78,7 @@ def test_refused_requests_are_not_in_time() -> None:
         point = measure(Job(url, ["{}"], rate=100, seconds=0.5, limit_ms=5000))
     assert (point.answered, point.p50) == (0, float("inf"))
     assert point.refused > 0
-    assert not serving.in_time(point)
+    assert not rates.in_time(point)
 
 
 def test_quantile() -> None:
@@ -85,24 +86,81 @@ def test_quantile() -> None:
     assert quantile([], 0.5) == float("inf")
 
 
-def answer(rate: float, most: float) -> Point:
-    return Point(rate, 1000, 1000, 0, 1, 10 if rate <= most else 60, 0.1, stopped=False)
+def test_most_over_ends_a_job() -> None:
+    with stub(lambda n: 0.05) as url:
+        point = measure(Job(url, ["{}"], rate=50, seconds=30, limit_ms=10, most_over=3))
+    assert point.stopped
+    assert 4 <= point.over < 60
+
+
+def test_parts_of_a_point_are_pooled() -> None:
+    whole = together([Point(10, 3, 1, 1, 0.2, False, [1.0, 9.0]),
+                      Point(10, 2, 0, 0, 0.1, False, [2.0, 3.0])])
+    assert whole == Point(10, 5, 1, 1, 0.2, False, [1.0, 2.0, 3.0, 9.0])
+    assert (whole.answered, whole.p50, whole.p99) == (4, 3.0, float("inf"))
+
+
+def answer(rate: float, most: float, seconds: float = 60) -> Point:
+    count = int(rate * seconds)
+    return Point(rate, count, 0, 0, 0.1, False, [10.0 if rate <= most else 60.0] * count)
+
+
+def found(search: Search, short: float, whole: float) -> list[Point]:
+    """Run a search whose short points hold one rate and whose whole points another."""
+    trial = next(search)
+    while True:
+        try:
+            trial = search.send(answer(trial.rate, whole if trial.seconds == 60 else short))
+        except StopIteration as end:
+            return end.value
 
 
 @pytest.mark.parametrize(("short", "whole"), [(137, 137), (137, 100), (100, 137), (5.1, 5.1)])
 def test_the_highest_rate_that_is_held(short: float, whole: float) -> None:
-    points = serving.search(lambda rate, quick: answer(rate, short if quick else whole))
+    points = found(rates.search(60), short, whole)
     best = points[-1]
-    assert serving.in_time(best)
-    assert whole / serving.STEPS ** 2 <= best.rate <= whole
-    assert best.rate == max(point.rate for point in points if serving.in_time(point))
+    assert rates.in_time(best)
+    assert whole / rates.STEPS ** 2 <= best.rate <= whole
+    assert best.rate == max(point.rate for point in points if rates.in_time(point))
 
 
 def test_no_rate_is_held() -> None:
-    (*_, last) = serving.search(lambda rate, quick: answer(rate, 2))
-    assert not serving.in_time(last)
-    (*_, last) = serving.search(lambda rate, quick: answer(rate, 1e9))
-    assert last.rate >= serving.HIGHEST
+    assert not rates.in_time(found(rates.search(60), 2, 2)[-1])
+    assert found(rates.search(60), 1e9, 1e9)[-1].rate >= rates.HIGHEST
+
+
+def test_searches_take_turns() -> None:
+    """Points of 60 s are asked for in six parts, and after each comes the other server."""
+    asked: list[tuple[str, Turn]] = []
+
+    def ask(name: str, turn: Turn) -> Point:
+        asked.append((name, turn))
+        return answer(turn.rate, {"a": 20, "b": 90}[name], turn.seconds)
+
+    best = {name: points[-1].rate for name, points in rates.in_turn(
+        {name: rates.search(60) for name in "ab"}, ask)}
+    assert 18 < best["a"] <= 20
+    assert 81 < best["b"] <= 90
+    assert max(turn.seconds for _, turn in asked) == rates.TURN_S
+    last = max(i for i, (name, _) in enumerate(asked) if name == "a")
+    assert [name for name, _ in asked[:last]] == list("ab" * last)[:last]
+    numbers = [turn.number for name, turn in asked if name == "b"]
+    assert numbers[-6:] == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_was_over_in_one_turn_is_not_allowed_in_the_next() -> None:
+    left: list[int] = []
+
+    def ask(name: str, turn: Turn) -> Point:
+        left.append(turn.most_over)
+        return Point(turn.rate, 100, 0, 7, 0.1, turn.most_over < 7, [1.0] * 93)
+
+    def one_point() -> Search:
+        return [(yield rates.Trial(100, 30))]
+
+    ((_, (point,)),) = rates.in_turn({"a": one_point()}, ask)
+    assert left == [30, 23, 16]
+    assert (point.planned, point.over, point.stopped) == (300, 21, False)
 
 
 @pytest.fixture
@@ -113,7 +171,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         "sentence\tlabel", *(f"{row['text']}\t1" for row in opinions(40))])
     monkeypatch.setattr(serving, "HERE", tmp_path)
     monkeypatch.setattr(serving, "RESULTS", tmp_path / "serving.json")
-    monkeypatch.setattr(serving, "HIGHEST", 6)
+    monkeypatch.setattr(rates, "HIGHEST", 6)
+    monkeypatch.setattr(rates, "LIMIT_MS", 5000.0)
     monkeypatch.setattr(serving, "LIMIT_MS", 5000.0)
 
     def run(*words: str) -> None:
@@ -138,7 +197,7 @@ def test_a_side_is_measured_once_and_written(bench: Callable[..., None], artifac
     assert set(found["onnx int8"]["labels"]) <= {"good", "bad"}
     page = (tmp_path / "serving.md").read_text()
     row = re.search(r"\| this kit, ONNX int8 \| (\d+) \| ([\d.]+) \| ([\d.]+) \| "
-                    r"[\d.]+ \| \d+% \| 0\.5 \| "
+                    r"[\d.]+ \| [\d.]+ \| \d+% \| 0\.5 \| "
                     r"([\d.]+) \| (\d+) \| (\d+) \| \d+% \|", page)
     assert row, page
     assert int(row[1]) >= 5
@@ -166,7 +225,8 @@ def test_overload_is_answered_or_refused(artifact: Path, tmp_path: Path,
     monkeypatch.setattr(overload, "HERE", tmp_path)
     monkeypatch.setattr(overload, "CALM_S", 0.5)
     monkeypatch.setattr(sys, "argv", ["overload", "--data", str(tmp_path), "--artifact",
-                                      str(artifact), "--seconds", "2", "--timeout-ms", "40"])
+                                      str(artifact), "--seconds", "2", "--timeout-ms", "150",
+                                      "--times", "6"])
     own = os.sched_getaffinity(0)
     try:
         overload.main()

@@ -13,7 +13,7 @@ import numpy as np
 from . import plugins, runtimes
 from .artifact import Graph, Manifest
 from .errors import UserError
-from .runner import Runner, run_all
+from .runner import Runner, run_all, shapes_of
 from .task import (
     Answer,
     Confident,
@@ -25,7 +25,7 @@ from .task import (
     create,
     question,
 )
-from .text import Arrays, Encoded, TextEncoder
+from .text import Arrays, Encoded, Shapes, TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +98,9 @@ class Predictor:
         """Encode records to the length that the model takes."""
         return self.task.encode(records, self.encoder, self.limit)
 
-    def outputs(self, encoded: Encoded, size: int = 32) -> Arrays:
+    def outputs(self, encoded: Encoded) -> Arrays:
         """Run each text once, in batches that the file allows; outputs in the texts' order."""
-        graph = self.graph
-        return run_all(self._runner, encoded, graph.batch if graph and graph.batch else size,
-                       graph.length if graph else None)
+        return run_all(self._runner, encoded, shapes_of(self.graph) if self.graph else Shapes())
 
     def __call__(self, texts: Sequence[str | Sequence[str] | Record]) -> list[Answer]:
         """Answer texts, pairs of them, or records, in order."""

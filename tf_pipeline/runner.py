@@ -1,30 +1,40 @@
 """A loaded model as a function of arrays, and the one loop that feeds it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from .text import Arrays, Encoded, batches
+from .artifact import Graph
+from .text import Arrays, Encoded, Shapes, batches
 from .words import Words
 
 # Takes the three standard inputs, int (batch, length); gives named outputs, (batch, ...).
 Runner = Callable[[Arrays], Arrays]
+# Runtimes that take every shape without compiling for it first.
+_ANY_SHAPE = ("onnx", "saved_model")
+_FEW = Shapes()
 
 
-def run_all(runner: Runner, encoded: Encoded, size: int = 32, length: int | None = None) -> Arrays:
+def shapes_of(graph: Graph) -> Shapes:
+    """Say in which batches an artifact's file is asked."""
+    return Shapes(graph.batch or 32, graph.length, graph.runtime not in _ANY_SHAPE)
+
+
+def run_all(runner: Runner, encoded: Encoded, shapes: Shapes = _FEW) -> Arrays:
     """Run every text once and give outputs in the order of the texts.
 
-    `size` texts at a time, padded to `length` or to the longest of the batch. Where words were
-    asked for, outputs with a row for each token come with a row for each word instead:
-    (texts, most words, ...), zeros after a text's last. Of groups of texts the outputs are
-    (groups, texts of each, ...), without those that have a row for each token.
+    Where words were asked for, outputs with a row for each token come with a row for each word
+    instead: (texts, most words, ...), zeros after a text's last. Of groups of texts the outputs
+    are (groups, texts of each, ...), without those that have a row for each token.
     """
     results: Arrays = {}
     words = encoded.words
     numbers = None if words is None else words.at_first(len(encoded.ids))
     if words is not None:
-        size = max(1, min(size, words.tokens_a_batch // (length or encoded.lengths.max(initial=1))))
-    for rows, inputs in batches(encoded, size, length):
+        longest = shapes.length or int(encoded.lengths.max(initial=1))
+        shapes = replace(shapes, size=max(1, min(shapes.size, words.tokens_a_batch // longest)))
+    for rows, inputs in batches(encoded, shapes):
         for name, values in runner(inputs).items():
             values = np.asarray(values)[:len(rows)]
             if values.ndim > 2 and encoded.groups is not None:
@@ -36,7 +46,7 @@ def run_all(runner: Runner, encoded: Encoded, size: int = 32, length: int | None
             elif values.ndim > 2:  # (batch, length, ...)
                 # What a model gives for padding means nothing.
                 values = values * inputs["attention_mask"][:len(rows), :, None]
-                longest = length or int(encoded.lengths.max(initial=0))
+                longest = shapes.length or int(encoded.lengths.max(initial=0))
                 shape = (len(encoded), longest, *values.shape[2:])
                 whole = results.setdefault(name, np.zeros(shape, values.dtype))
                 values = values[:, :longest]

@@ -333,20 +333,43 @@ class TextEncoder:
                        np.array(starts, np.int64), 0, self.pad_id, placed)
 
 
-def batches(encoded: Encoded, size: int, length: int | None = None,
-            multiple: int = 8) -> Iterator[tuple[np.ndarray, Arrays]]:
+@dataclass(frozen=True)
+class Shapes:
+    """The batches that a model takes."""
+
+    size: int = 32  # most texts at once
+    length: int | None = None  # the one length that it takes, in tokens; None: any
+    few: bool = True  # whether every new shape costs a compilation
+
+
+# Texts of up to so many times the shortest one's length go into its batch, and those of so many
+# tokens more. On a core of x86, four texts within 1.35 take 5 % longer together than one by one
+# in int8 and 9 % less in float32; within 1.1 it is 6 % and 16 % less.
+_NEAR, _NEAR_TOKENS = 1.25, 2
+
+
+def batches(encoded: Encoded, shapes: Shapes) -> Iterator[tuple[np.ndarray, Arrays]]:
     """Give (rows, inputs) so that each text comes exactly once, texts of like length together.
 
-    Every batch has `size` rows (the last one repeats its first row; `rows` names only the real
-    ones) and a length that is a multiple of `multiple`, or `length`: few shapes, few compilations.
+    Where shapes are to be few, every batch has the same number of rows (the last one repeats its
+    first; `rows` names only the real ones) and a multiple of 8 tokens. Otherwise it has no padding
+    but that of texts nearly as long as its longest.
     """
-    size = min(size, len(encoded))
     order = np.argsort(encoded.lengths, kind="stable")
-    for start in range(0, len(order), max(size, 1)):
-        rows = order[start:start + size]
-        longest = int(encoded.lengths[rows].max())
-        padded_rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
-        yield rows, encoded.padded(padded_rows, length or -(-longest // multiple) * multiple)
+    lengths, size = encoded.lengths[order], min(shapes.size, len(encoded))
+    start = 0
+    while start < len(order):
+        end = start + size
+        if not shapes.few:
+            near = max(lengths[start] * _NEAR, lengths[start] + _NEAR_TOKENS)
+            end = min(end, int(np.searchsorted(lengths, near, "right")))
+        rows = order[start:end]
+        longest, all_rows = int(lengths[start:end][-1]), rows
+        if shapes.few:
+            longest = -(-longest // 8) * 8
+            all_rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
+        yield rows, encoded.padded(all_rows, shapes.length or longest)
+        start = end
 
 
 def generated_texts(encoder: TextEncoder, count: int) -> list[str]:

@@ -35,7 +35,7 @@ from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
 from .task import Corrupting, Prepared, Pretrained, Record, options_of
-from .text import Arrays, TextEncoder
+from .text import Arrays, Shapes, TextEncoder
 from .tracking import Tracker
 
 if TYPE_CHECKING:
@@ -233,9 +233,9 @@ class _Training:
         rows = np.argsort(encoded.lengths)[len(encoded) // 2:][:self.config.batch_size]
         sample = encoded.take(rows)
         runner = keras_runtime.wrap(model.get_layer("backbone"))  # heads take little
-        run_all(runner, sample, len(rows))  # compiles
+        run_all(runner, sample, Shapes(len(rows)))  # compiles
         begin = time.perf_counter()
-        run_all(runner, sample, len(rows))
+        run_all(runner, sample, Shapes(len(rows)))
         forward_s = (time.perf_counter() - begin) * self.config.batch_size / len(rows)
         # Backward is two forwards, AdamW and dropout about one more (docs/decisions.md).
         texts = 1 if encoded.groups is None else encoded.groups.shape[1]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_pipeline import checkpoints
 from tf_pipeline.data import Batching, InMemory, buckets, draw
 from tf_pipeline.runner import run_all
-from tf_pipeline.text import Arrays, Encoded
+from tf_pipeline.text import Arrays, Encoded, Shapes
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +83,13 @@ def test_equal_seeds_give_equal_batches_and_others_do_not(encoded: Encoded) -> N
     assert order[0] != order[2]
 
 
-def test_run_all_gives_outputs_in_the_order_of_the_texts(encoded: Encoded) -> None:
+@pytest.mark.parametrize("few", [True, False])
+def test_run_all_gives_outputs_in_the_order_of_the_texts(encoded: Encoded, few: bool) -> None:
     def model(inputs: Arrays) -> Arrays:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         return {"sum": (ids * mask).sum(1), "tokens": ids[..., None] * mask[..., None]}
 
-    outputs = run_all(model, encoded, size=7)
+    outputs = run_all(model, encoded, Shapes(7, few=few))
     for row in range(len(encoded)):
         span = encoded.ids[encoded.splits[row]:encoded.splits[row + 1]]
         assert outputs["sum"][row] == span.sum()

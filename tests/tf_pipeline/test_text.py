@@ -5,7 +5,7 @@ import pytest
 
 from tf_pipeline import checkpoints
 from tf_pipeline.errors import UserError
-from tf_pipeline.text import TextEncoder, batches
+from tf_pipeline.text import Shapes, TextEncoder, batches
 
 CLS, SEP = 101, 102
 
@@ -115,7 +115,7 @@ def test_batches_give_each_text_once_in_full_batches(encoder: TextEncoder, texts
                                                      size: int) -> None:
     encoded = encoder.encode(["word " * (i % 7) for i in range(texts)])
     seen: list[int] = []
-    for rows, inputs in batches(encoded, size):
+    for rows, inputs in batches(encoded, Shapes(size)):
         assert inputs["input_ids"].shape[0] == min(size, texts)
         assert inputs["input_ids"].shape[1] % 8 == 0
         for place, row in enumerate(rows):
@@ -125,8 +125,23 @@ def test_batches_give_each_text_once_in_full_batches(encoder: TextEncoder, texts
     assert sorted(seen) == list(range(texts))
 
 
-def test_no_texts_give_no_batches(encoder: TextEncoder) -> None:
-    assert list(batches(encoder.encode([]), 8)) == []
+@pytest.mark.parametrize("size", [1, 8])
+def test_any_shape_is_hardly_padded(encoder: TextEncoder, size: int) -> None:
+    encoded = encoder.encode(["word " * (i % 40) for i in range(100)])
+    seen: list[int] = []
+    for rows, inputs in batches(encoded, Shapes(size, few=False)):
+        lengths = encoded.lengths[rows]
+        assert inputs["input_ids"].shape == (len(rows), lengths.max())
+        assert len(rows) <= size
+        assert lengths.max() <= max(1.25 * lengths.min(), lengths.min() + 2)
+        assert inputs["attention_mask"].sum(1).tolist() == lengths.tolist()
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(100))
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_no_texts_give_no_batches(encoder: TextEncoder, few: bool) -> None:
+    assert list(batches(encoder.encode([]), Shapes(8, few=few))) == []
 
 
 LONG = [f"word{i}" if i % 3 else "supercalifragilistic" for i in range(100)]
