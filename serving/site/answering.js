@@ -3,7 +3,6 @@
 import { decode, decodeSpans } from "./decoding.js";
 import { Encoder } from "./tokenizer.js";
 
-const MULTIPLE = 8; // of which lengths are, as tf_pipeline/text.py pads them
 // A TFLite file has one output; which of these, and on which scale, its name says.
 const OUTPUTS = ["probabilities", "logits", "sentence_embedding"];
 
@@ -95,7 +94,7 @@ async function answer({ texts, file: path }, progress) {
   let latency = 0;
 
   async function run({ ids, types }) {
-    const length = file.length ?? Math.ceil(ids.length / MULTIPLE) * MULTIPLE;
+    const length = file.length ?? ids.length;
     const inputs = {
       input_ids: padded(ids, length, model.pad_id),
       attention_mask: padded(ids.map(() => 1), length, 0),
