@@ -204,7 +204,7 @@ ROWS = (
           f"{flags} {_SCRATCH} {backbone}", metrics, "mlm above random by .01", repeats=("0",),
           prepare=chinese_texts, start=_PRETRAINED if start == "mlm" else None)
       for name, about, flags, metrics in (
-          ("tnews", "TNEWS", f"{_TNEWS} --epochs 3", {"accuracy": "accuracy"}),
+          ("tnews", "TNEWS", f"{_TNEWS} --epochs 2", {"accuracy": "accuracy"}),
           ("cluener", "CLUENER", f"{_CLUENER} --epochs 6 --patience 6", {"span_f1": "span F1"}))
       for start, words, backbone in (
           ("random", "random start", f"{_NEW} --uncased"),
