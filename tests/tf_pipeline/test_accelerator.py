@@ -117,6 +117,7 @@ def test_two_devices_learn_what_one_learns(
         np.testing.assert_allclose(a, b, atol=2e-3)  # Adam doubts the sign of tiny gradients
 
 
+@pytest.mark.slow
 def test_jax_learns_what_tensorflow_learns(train: Callable[[Machine, str], Trained],
                                            tmp_path: Path) -> None:
     (first, losses), (second, others) = train(Machine("tensorflow"), "embed"), train(ONE, "embed")

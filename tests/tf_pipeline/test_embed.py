@@ -286,6 +286,7 @@ def test_the_server_answers_and_predicts(toy_artifact: Callable[[str], Path]) ->
     assert client.get("/v1/models/embed/files").json()["labels"] == []
 
 
+@pytest.mark.slow
 def test_the_whole_road_by_command(tmp_path: Path) -> None:
     data, run, artifact = tmp_path / "routes.csv", tmp_path / "run", tmp_path / "artifact"
     write_csv(data, [{"question": r["text"], "answer": r["text_b"]} for r in routes()])

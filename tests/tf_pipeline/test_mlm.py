@@ -131,6 +131,7 @@ def test_the_server_answers_masks_and_takes_ids(artifact: Path) -> None:
     assert np.shape(logits) == (3, len(Predictor(artifact).encoder.vocabulary))
 
 
+@pytest.mark.slow
 def test_the_command_goes_from_lines_to_a_classifier(tmp_path: Path) -> None:
     corpus = write_lines(tmp_path / "corpus.txt", [row["text"] for row in opinions(400)] + ["", ""])
     out = tmp_path / "vocab.txt"

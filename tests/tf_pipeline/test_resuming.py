@@ -70,8 +70,8 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize(("task", "changes"), [
-    ("classify", {}), pytest.param("embed", {"mini_batch_size": 8}, marks=pytest.mark.slow),
-    ("mlm", {})])
+    ("classify", {}), *(pytest.param(task, changes, marks=pytest.mark.slow) for task, changes in (
+        ("embed", {"mini_batch_size": 8}), ("mlm", {})))])
 def test_every_kind_of_step_goes_on(task: str, changes: dict[str, int], tmp_path: Path,
                                     crash: Callable[[int], None]) -> None:
     whole = fit(settings(task, tmp_path, "whole", **changes))
@@ -93,7 +93,7 @@ def test_a_crash_inside_an_epoch(tmp_path: Path, crash: Callable[[int], None]) -
     assert_equal(resumed, whole)
 
 
-@pytest.mark.parametrize("step", [7, 8])
+@pytest.mark.parametrize("step", [pytest.param(7, marks=pytest.mark.slow), 8])
 def test_sigterm_at_an_epochs_last_step_and_after(step: int, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of an epoch's 7 steps is validated first, though a checkpoint falls on it."""
@@ -113,6 +113,7 @@ def test_sigterm_at_an_epochs_last_step_and_after(step: int, tmp_path: Path,
     assert_equal(fit(settings("classify", tmp_path, "cut", **changes), resume=True), whole)
 
 
+@pytest.mark.slow
 def test_float16_and_several_crashes(tmp_path: Path, crash: Callable[[int], None]) -> None:
     changes = {"precision": "mixed_float16"}
     whole = fit(settings("classify", tmp_path, "whole", **changes))
@@ -147,6 +148,7 @@ def test_the_older_checkpoint_still_finds_its_best_weights(tmp_path: Path,
     assert len(list(folder.glob("best-*"))) <= 2
 
 
+@pytest.mark.slow
 def test_a_crash_after_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(settings("classify", tmp_path, "whole"))
 
@@ -189,7 +191,8 @@ def test_other_settings_are_refused(changes: dict[str, float], message: str, tmp
         fit(changed, resume=True)
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
+@pytest.mark.parametrize("harm", ["cut", *(
+    pytest.param(harm, marks=pytest.mark.slow) for harm in ("flip", "empty"))])
 def test_a_damaged_checkpoint_is_passed_over(harm: str, tmp_path: Path,
                                              crash: Callable[[int], None],
                                              caplog: pytest.LogCaptureFixture) -> None:
@@ -230,6 +233,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path,
     assert_equal(fit(settings("classify", tmp_path, "cut"), resume=True), whole)
 
 
+@pytest.mark.slow
 def test_jax_goes_on_too(tmp_path: Path) -> None:
     """The backend is chosen once a process, so a test of this very file runs in another one."""
     inner = f"{__file__}::{test_a_crash_inside_an_epoch.__name__}"

@@ -196,6 +196,7 @@ def test_a_resumed_training_that_diverges_at_once(opinions_csv: Path, tmp_path: 
     assert run.metrics["speed"]["steps"] == run.metrics["speed"]["examples_per_s"] == 0
 
 
+@pytest.mark.slow
 def test_too_large_batches_name_the_setting_to_lower(tmp_path: Path) -> None:
     """A limit on the process's memory is the small machine."""
     long = write_csv(tmp_path / "long.csv", [{**row, "text": f"{row['text']} " * 60}
