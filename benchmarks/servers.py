@@ -97,15 +97,20 @@ def resident_mib(pid: int) -> int:
 def _family(pid: int) -> list[int]:
     found = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += _family(int(child))
+        with suppress(OSError):  # a thread that has ended meanwhile
+            for child in (task / "children").read_text().split():
+                found += _family(int(child))
     return found
 
 
 def cpu_s(pid: int) -> float:
     """Give the processor time that a process and those below it have used, in seconds."""
-    return sum(int((task / "schedstat").read_text().split()[0]) / 1e9
-               for member in _family(pid) for task in Path(f"/proc/{member}/task").iterdir())
+    nanoseconds = 0
+    for member in _family(pid):
+        for task in Path(f"/proc/{member}/task").iterdir():
+            with suppress(OSError):  # a thread that has ended meanwhile
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def busy_cores(seconds: float = 1.0) -> float:
