@@ -105,12 +105,8 @@ def _family(pid: int) -> list[int]:
 
 def cpu_s(pid: int) -> float:
     """Give the processor time that a process and those below it have used, in seconds."""
-    nanoseconds = 0
-    for member in _family(pid):
-        for task in Path(f"/proc/{member}/task").iterdir():
-            with suppress(OSError):  # a thread that has ended meanwhile
-                nanoseconds += int((task / "schedstat").read_text().split()[0])
-    return nanoseconds / 1e9
+    # The number that clock_getcpuclockid(3) gives for a process: threads that ended count, too.
+    return sum(time.clock_gettime((~member << 3) | 2) for member in _family(pid))
 
 
 def busy_cores(seconds: float = 1.0) -> float:

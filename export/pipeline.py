@@ -23,7 +23,7 @@ from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
 from tf_pipeline.runner import Runner, run_all, shapes_of
 from tf_pipeline.task import Prepared, generated_questions, text_of
-from tf_pipeline.text import Arrays
+from tf_pipeline.text import Arrays, Shapes
 
 from . import companions, formats, gate, mediapipe, parity
 from .options import ConvertOptions
@@ -202,8 +202,8 @@ class _Conversion:
         """
         records = self._golden_rows()
         heads = self.twin.task.encode(records, self.twin.encoder, self.run.max_len).heads()
-        expected, actual = (run_all(run, heads, shapes_of(graph))
-                            for run in (self.twin.runner, runner))
+        expected, actual = (run_all(run, heads, shapes) for run, shapes in (
+            (self.twin.runner, Shapes(length=graph.length)), (runner, shapes_of(graph))))
         # Decisions were judged on all rows.
         tolerance = dataclasses.replace(parity.TOLERANCES[graph.variant], agreement=0.0)
         tokens = parity.compare(self.twin.task, records, expected, actual, tolerance, scored=False)

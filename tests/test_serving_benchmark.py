@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -285,3 +286,24 @@ def test_a_server_that_does_not_start_is_named(tmp_path: Path) -> None:
     with (pytest.raises(SystemExit, match="(?s)does not answer.*server.log ends .*out of order"),
           servers.started(words, "/x", core, tmp_path / "server.log")):
         pass
+
+
+def test_processor_time_counts_threads_that_ended_and_children() -> None:
+    code = """
+import subprocess, sys, threading, time
+def work():
+    end = time.thread_time() + 0.3
+    while time.thread_time() < end: pass
+thread = threading.Thread(target=work); thread.start(); thread.join()
+child = subprocess.Popen([sys.executable, "-c", '''
+import time
+while time.process_time() < 0.3: pass
+print(flush=True); input()'''], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline(); print(flush=True); input()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert 0.6 <= servers.cpu_s(process.pid) < 3
+        process.kill()
