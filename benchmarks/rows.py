@@ -133,7 +133,7 @@ _CLUENER = ("--task tag --train conll:{work}/cluener/train.txt --test conll:{wor
             "--max-len 96 --precision mixed_bfloat16")
 _NEW = "--backbone new:vocab={data}/vocabs/bert-base-chinese-vocab.txt"
 _PRETRAINED = (f"--task mlm --train lines:{{work}}/corpora/chinese.txt {_NEW} --uncased --max-len "
-               "64 --batch-size 16 --epochs 4 --learning-rate 3e-4")
+               "64 --batch-size 16 --epochs 8 --learning-rate 3e-4")
 _SCRATCH = "--learning-rate 3e-4 --precision auto"
 
 ROWS = (
