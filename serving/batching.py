@@ -44,8 +44,22 @@ class Work:
 @dataclass(frozen=True, eq=False)
 class _Job:
     work: Work
-    future: Future = field(default_factory=Future)
+    result: asyncio.Future  # of the event loop that asks
     since: float = field(default_factory=time.monotonic)
+
+    def settle(self, call: Future, place: int) -> None:
+        """Give the asker its part of what a call brought, or what went wrong in it."""
+        loop = self.result.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._settle, call, place)
+
+    def _settle(self, call: Future, place: int) -> None:
+        if self.result.done():  # given up meanwhile
+            return
+        if error := call.exception():
+            self.result.set_exception(error)
+        else:
+            self.result.set_result(call.result()[place])
 
 
 class Batcher:
@@ -70,7 +84,7 @@ class Batcher:
         Raises Busy where too much waits, and Late at the deadline; what is cancelled leaves the
         queue.
         """
-        job = _Job(work)
+        job = _Job(work, asyncio.get_running_loop().create_future())
         with self._lock:
             self._refuse(work)
             self._jobs.append(job)
@@ -79,8 +93,8 @@ class Batcher:
         if idle:
             self._next()
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(job.future),
-                                          work.deadline - time.monotonic())
+            async with asyncio.timeout(work.deadline - time.monotonic()):
+                return await job.result
         except TimeoutError:
             raise Late(f"The deadline passed after {time.monotonic() - job.since:.3f} s. Allow the "
                        "request more time, or send fewer texts at once.") from None
@@ -131,7 +145,7 @@ class Batcher:
             if taken and (job.work.like != taken[0].work.like or job.work.texts > room):
                 continue
             self._remove(job)
-            if job.future.set_running_or_notify_cancel():
+            if not job.result.cancelled():
                 taken.append(job)
                 room -= job.work.texts
                 self._observe("queue", time.monotonic() - job.since)
@@ -145,7 +159,7 @@ class Batcher:
 
     def _forget(self, job: _Job) -> None:
         """Take a job whose request is gone out of the queue."""
-        if job.future.cancelled():
+        if job.result.cancelled():
             with self._lock:
                 if job in self._jobs:
                     self._remove(job)
@@ -166,10 +180,5 @@ class Batcher:
 
 
 def _deliver(jobs: list[_Job], call: Future) -> None:
-    """Give each job its result, or all of them what went wrong."""
-    if error := call.exception():
-        for job in jobs:
-            job.future.set_exception(error)
-    else:
-        for job, result in zip(jobs, call.result(), strict=True):
-            job.future.set_result(result)
+    for place, job in enumerate(jobs):
+        job.settle(call, place)

@@ -15,6 +15,7 @@ from tf_pipeline.text import Arrays, Encoded
 log = logging.getLogger(__name__)
 RECENT = 1_000  # texts that are compared: the last ones
 LEAST = 200  # with fewer, chance alone shifts a tenth of them
+_EVERY = 50  # texts between two reports: comparing takes longer than counting
 
 
 class DriftWatch:
@@ -41,8 +42,8 @@ class DriftWatch:
                 places = histogram.places(measures[name])[-RECENT:]
                 where = np.arange(self._seen, self._seen + len(places)) % RECENT
                 self._recent[name][where] = places
-            self._seen += len(places)
-            if self._seen >= LEAST:
+            before, self._seen = self._seen, self._seen + len(places)
+            if self._seen >= LEAST and self._seen // _EVERY > before // _EVERY:
                 for name in self._reference:
                     self._tell(name, self._shift(name))
 

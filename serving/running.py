@@ -127,7 +127,8 @@ def _configure(app: Any, options: ServeOptions, limits: Limits) -> uvicorn.Confi
     config = uvicorn.Config(
         app, http=partial(Connection, read_s=limits.read_timeout_ms / 1e3),  # type: ignore[arg-type]
         log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=10,
-        timeout_notify=1, ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key)
+        timeout_notify=1, proxy_headers=False,  # nobody asks here where a request comes from
+        ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key)
     try:
         config.load()
     except OSError as error:  # ssl.SSLError, too

@@ -189,17 +189,25 @@ def _deadline(request: Request) -> float | None:
 async def _while_connected(request: Request, service: Service,
                            work: Coroutine[Any, Any, Any]) -> Any:
     """Let the service answer, or stop at once where the client hangs up: nobody reads it then."""
-    with service.in_use():  # from now on: the work begins when the event loop comes to it
-        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
-        try:
-            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientDisconnect
-            return task.result()
-        finally:
+    task, working = asyncio.current_task(), True
+    assert task is not None
+
+    def hang_up(_: Any) -> None:
+        if working:
             task.cancel()
-            gone.cancel()
-            await asyncio.wait((task, gone))
+
+    gone = asyncio.ensure_future(request.receive())  # behind the body nothing comes but the end
+    gone.add_done_callback(hang_up)
+    try:
+        with service.in_use():
+            return await work
+    except asyncio.CancelledError:
+        if gone.done() and not task.uncancel():  # nobody else wants it to stop
+            raise ClientDisconnect from None
+        raise
+    finally:
+        working = False
+        gone.cancel()
 
 
 async def _read_json(request: Request, limits: Limits) -> Json:

@@ -50,7 +50,7 @@ class Encoded:
         """What a training step counts: texts, or groups of them."""
         return len(self) if self.groups is None else len(self.groups)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each text, special ones included: (texts,)."""
         return np.diff(self.splits)
