@@ -1,10 +1,13 @@
 """Speed and memory of training beside a peer's, in turn: writes benchmarks/training.md.
 
-    python -m benchmarks.training --data DIR --peer PYTHON [--examples 6400]
+    python -m benchmarks.training --data DIR --peer PYTHON [--examples 6400] [--precision float32]
 
-Both fine-tune the checkpoint minilm with one recipe (AdamW, clipping, dropout .1, bfloat16, texts
-of like length together) on the same files. The clock runs from the first step to the last, tracing
-included and tokenizing not. Levers of ours are then taken away one at a time.
+Both fine-tune the checkpoint minilm with one recipe (AdamW, clipping, dropout .1, one precision,
+texts of like length together) on the same files. The clock runs from the first step to the last,
+tracing included and tokenizing not. Levers of ours are then taken away one at a time.
+
+A processor without instructions for bfloat16 imitates it, slower than float32: compare in float32
+there (writes benchmarks/training_float32.md).
 """
 
 import json
@@ -22,7 +25,7 @@ from benchmarks import shared
 from benchmarks.shared import HERE
 from tf_pipeline import command, fetch
 
-BFLOAT16 = ("--precision", "mixed_bfloat16")
+PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}  # the peer's name: ours
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,7 @@ def long(data: Path, count: int) -> list[dict[str, str]]:
             for topic in topics]
 
 
-def ours(kind: Texts, work: Path, more: tuple[str, ...] = BFLOAT16,
-         lever: str = "") -> tuple[float, int]:
+def ours(kind: Texts, work: Path, precision: str, lever: str = "") -> tuple[float, int]:
     """Train once: examples a second, and peak memory in MiB."""
     run = work / "run"
     shutil.rmtree(run, ignore_errors=True)
@@ -70,17 +72,17 @@ def ours(kind: Texts, work: Path, more: tuple[str, ...] = BFLOAT16,
                         "--validation", f"csv:{work}/{kind.name}-test.csv",
                         "--test", f"csv:{work}/{kind.name}-test.csv", "--max-len",
                         str(kind.max_len), "--epochs", "1", "--warmup", "0.06", "--learning-rate",
-                        "1e-4", *more, "--out", str(run)])
+                        "1e-4", "--precision", PRECISIONS[precision], "--out", str(run)])
     return json.loads((run / "metrics.json").read_text())["speed"]["examples_per_s"], most
 
 
-def theirs(kind: Texts, work: Path, python: str) -> tuple[float, int, int]:
+def theirs(kind: Texts, work: Path, precision: str, python: str) -> tuple[float, int, int]:
     """Let the peer train once: examples a second, peak memory and that after import in MiB."""
     answer = work / "peer.json"
     words = [python, str(HERE / "peers/finetune.py"), "--task", "classify", "--train",
              f"{work}/{kind.name}.csv", "--test", f"{work}/{kind.name}-test.csv", "--max-len",
              str(kind.max_len), "--epochs", "1", "--learning-rate", "1e-4", "--model",
-             str(fetch.minilm()), "--out", str(answer)]
+             str(fetch.minilm()), "--precision", precision, "--out", str(answer)]
     most = shared.peak(words)
     found = json.loads(answer.read_text())
     return found["examples_per_s"], most, shared.mebibytes(found["maxrss_imported"])
@@ -160,9 +162,10 @@ def without(lever: str, words: list[str]) -> int:
     return cli.main(["train", *words])
 
 
-def compared(kind: Texts, work: Path, python: str, turns: int) -> list[str]:
+def compared(kind: Texts, work: Path, precision: str, python: str, turns: int) -> list[str]:
     """Measure both sides in turn and give the lines of the table."""
-    found = [(ours(kind, work), theirs(kind, work, python)) for _ in range(turns)]
+    found = [(ours(kind, work, precision), theirs(kind, work, precision, python))
+             for _ in range(turns)]
     speeds = [statistics.median(side[i][0] for side in found) for i in (0, 1)]
     base, peer_base = imported(), found[0][1][2]
     memory = [statistics.median(side[i][1] for side in found) for i in (0, 1)]
@@ -176,12 +179,13 @@ def compared(kind: Texts, work: Path, python: str, turns: int) -> list[str]:
         "", f"ratio: {speeds[0] / speeds[1]:.2f} (goal {kind.goal})", ""]
 
 
-def levers(kind: Texts, work: Path) -> list[str]:
+def levers(kind: Texts, work: Path, precision: str) -> list[str]:
     """Take each lever away, with a run of everything before and after."""
-    before = ours(kind, work)[0]
-    rows = [(about, ours(kind, work, lever=name)[0]) for name, (about, _) in LEVERS.items()]
-    rows.append(("float32", ours(kind, work, ("--precision", "float32"))[0]))
-    whole = (before + ours(kind, work)[0]) / 2
+    before = ours(kind, work, precision)[0]
+    rows = [(about, ours(kind, work, precision, name)[0]) for name, (about, _) in LEVERS.items()]
+    other, = PRECISIONS.keys() - {precision}
+    rows.append((other, ours(kind, work, other)[0]))
+    whole = (before + ours(kind, work, precision)[0]) / 2
     return [f"Without one of ours, on {kind.about} (everything: {whole:.0f} examples/s):", "",
             "| instead | examples/s | everything is faster by |", "| --- | --- | --- |",
             *(f"| {about} | {speed:.0f} | {whole / speed:.2f} |" for about, speed in rows), ""]
@@ -196,6 +200,8 @@ def main() -> None:
     parser.add_argument("--peer", metavar="PYTHON", required=True, help="the peer's interpreter")
     parser.add_argument("--examples", type=int, default=6400, help="phrases to train on "
                         "(default: 6400); of the long texts an eighth")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="bfloat16",
+                        help="of both sides (default: bfloat16)")
     parser.add_argument("--turns", type=int, default=2, help="runs of each side (default: 2)")
     flags = parser.parse_args()
     if flags.turns < 1:
@@ -206,21 +212,23 @@ def main() -> None:
     shared.interpreter(flags.peer)
     page = ["# Speed of training", "", "Written by `python -m benchmarks.training`: one epoch of "
             "MiniLM, batches of 32, on the same texts in turn. The peer is transformers with "
-            "PyTorch (`benchmarks/peers`) in its best setting, bfloat16 with texts grouped by "
-            "length. Time is from the first step to the last, tracing included. What the two are "
-            "worth afterwards stands in quality.md.", ""]
+            "PyTorch (`benchmarks/peers`) in its best setting, texts grouped by length. Both "
+            f"compute in {flags.precision}. Time is from the first step to the last, tracing "
+            "included. What the two are worth afterwards stands in quality.md.", ""]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for kind, make in zip(KINDS, (phrases, long), strict=True):
             rows = make(flags.data, int(flags.examples * kind.share) + 64)
             shared.write(work / f"{kind.name}.csv", rows[64:])
             shared.write(work / f"{kind.name}-test.csv", rows[:64])
-            page += compared(kind, work, flags.peer, flags.turns)
+            page += compared(kind, work, flags.precision, flags.peer, flags.turns)
             print(page[-2], flush=True)
-            page += levers(kind, work)
+            page += levers(kind, work, flags.precision)
     page.append(f"Commit {shared.commit()}, {shared.today()}.")
-    (HERE / "training.md").write_text("\n".join(page) + "\n", "utf-8")
-    print(f"Wrote {HERE / 'training.md'}")
+    out = HERE / ("training.md" if flags.precision == "bfloat16" else
+                  f"training_{flags.precision}.md")
+    out.write_text("\n".join(page) + "\n", "utf-8")
+    print(f"Wrote {out}")
 
 
 if __name__ == "__main__":

@@ -186,14 +186,14 @@ def test_speed_is_measured_with_and_without_levers(tmp_path: Path,
     kind = training.KINDS[0]
     for name in ("phrases", "phrases-test"):
         write_csv(tmp_path / f"{name}.csv", chosen)
-    speed, most = training.ours(kind, tmp_path)
+    speed, most = training.ours(kind, tmp_path, "float32")
     assert speed > 1
     assert most > training.imported() > 100
-    assert training.ours(kind, tmp_path, lever="fused")[0] > 1
+    assert training.ours(kind, tmp_path, "bfloat16", "fused")[0] > 1
     monkeypatch.setattr(training, "ours", lambda *_: (300.0, 1500))
     monkeypatch.setattr(training, "theirs", lambda *_: (200.0, 1600, 600))
     monkeypatch.setattr(training, "imported", lambda: 700)
-    page = training.compared(kind, tmp_path, "python", 2)
+    page = training.compared(kind, tmp_path, "float32", "python", 2)
     assert "| ours | 300, 300 | 300 | 700 | 1,500 | 800 |" in page
     assert "| peer | 200, 200 | 200 | 600 | 1,600 | 1,000 |" in page
     assert "ratio: 1.50 (goal 1.3, aim 2)" in page

@@ -3,7 +3,8 @@
     PYTHON benchmarks/peers/finetune.py --task classify --train train.csv --test test.csv
 
 PYTHON has benchmarks/peers/requirements.txt. The usual recipe: AdamW, linear warm-up and decay,
-bfloat16, texts of like length together, all training rows, the last epoch's weights.
+bfloat16 unless asked otherwise, texts of like length together, all training rows, the last epoch's
+weights.
 """
 
 import argparse
@@ -153,6 +154,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--out", type=Path, help="also write the line into this file")
     flags = parser.parse_args()
     random.seed(flags.seed)
@@ -183,7 +185,7 @@ def main():
     for _ in range(flags.epochs):
         for rows in like_lengths(examples, size):
             inputs, targets = batch_of([examples[i] for i in rows], flags.task, pad, device)
-            with torch.autocast(device, torch.bfloat16):
+            with torch.autocast(device, torch.bfloat16, flags.precision == "bfloat16"):
                 loss = model(**inputs, labels=targets).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -197,12 +199,12 @@ def main():
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     line = json.dumps({"scores": score(flags.task, logits, known, test, labels),
                        "device": f"{name} (torch {torch.__version__})",
-                       "precision": "bfloat16 autocast",
+                       "precision": {"bfloat16": "bfloat16 autocast"}.get(flags.precision,
+                                                                          flags.precision),
                        "examples_per_s": steps * size / seconds, "maxrss_imported": IMPORTED})
     print(line)
     if flags.out:
         flags.out.write_text(line + "\n")
-
 
 
 if __name__ == "__main__":
