@@ -3,17 +3,15 @@
 import dataclasses
 import json
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from . import plots
 from .config import Track, TrainConfig
 from .errors import UserError
 from .install import pip_install
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 class Tracker:
     """Takes scalars and pictures by step; `folder` gets scalars.jsonl and TensorBoard's events."""
@@ -53,15 +51,15 @@ class Tracker:
         if self._wandb:
             self._wandb.log(values, step=step)
 
-    def figures(self, step: int, figures: "dict[str, Figure]") -> None:
-        """Add pictures."""
+    def pictures(self, step: int, files: Mapping[str, Path]) -> None:
+        """Add PNG files by name."""
         import tensorflow as tf
 
         with self._writer.as_default(step=step):
-            for name, figure in figures.items():
-                self._summary.image(name, tf.io.decode_png(plots.encode(figure, "png"))[None])
+            for name, path in files.items():
+                self._summary.image(name, tf.io.decode_png(path.read_bytes())[None])
         if self._wandb:
-            images = {name: _module().Image(figure) for name, figure in figures.items()}
+            images = {name: _module().Image(str(path)) for name, path in files.items()}
             self._wandb.log(images, step=step)
 
 

@@ -295,12 +295,14 @@ class _Training:
         """Write the pictures: confusion.png beside the run's numbers, the others into logs/."""
         logs = self.out / "logs"
         figures = plots.draw(findings)
+        files = {name: (self.out if name == "confusion" else logs) / f"{name}.png"
+                 for name in figures}
         for name, figure in figures.items():
-            plots.save(figure, (self.out if name == "confusion" else logs) / f"{name}.png")
+            plots.save(figure, files[name])
         step = len(findings.history) * self.steps
         tracker.scalars(step, {f"test/{name}": value for name, value in
                                     findings.scores.items() if isinstance(value, float)})
-        tracker.figures(step, figures)
+        tracker.pictures(step, files)
 
 
 @contextmanager
