@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .catalogue import Catalogue
+from .errors import GONE
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # What an orchestrator asks without a token.
 OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
-_GONE = 499  # as nginx counts a client that closed the connection before its answer
 
 
 class Journal:
@@ -52,7 +52,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), _GONE
+        start, status = time.perf_counter(), GONE
 
         async def watched(message: Message) -> None:
             nonlocal status

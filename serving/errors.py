@@ -2,6 +2,8 @@
 
 from tf_pipeline.errors import UserError
 
+GONE = 499  # as nginx counts a client that closed the connection before its answer
+
 
 class NotFound(UserError):
     """No such model, version or label is served."""

@@ -19,7 +19,7 @@ from tf_pipeline.predictor import Predictor
 from . import openapi, pages, tf_serving, v2
 from .bodies import parse_json
 from .catalogue import Catalogue, Served
-from .errors import Busy, Late, NotFound
+from .errors import GONE, Busy, Late, NotFound
 from .options import Limits, Queueing
 from .service import Json, Service
 from .tf_serving import PredictRequest
@@ -278,8 +278,8 @@ async def _late(request: Request, error: Exception) -> Response:
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    # The client hung up while sending: nobody reads this, and the log needs no traceback.
-    return _error(400, "The client closed the connection.")
+    # The client hung up: nobody reads this, it is counted, and the log needs no traceback.
+    return _error(GONE, "The client closed the connection.")
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:

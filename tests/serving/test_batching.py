@@ -264,7 +264,7 @@ def test_a_client_that_hangs_up_leaves_the_queue(predictor, base, monkeypatch):
         gone = asyncio.create_task(post(now))
         await asyncio.sleep(0.05)
         now.set()
-        await gone
+        assert (await gone)[0]["status"] == 499
         go_on.set()
         assert (await first)[0]["status"] == 200
 
