@@ -1,6 +1,6 @@
 """Speed and memory of training beside a peer's, in turn: writes benchmarks/training.md.
 
-    python -m benchmarks.training --data DIR --peer PYTHON [--examples 6400] [--precision float32]
+    python -m benchmarks.training --data DIR --peer PYTHON [--precision float32] [--no-levers]
 
 Both fine-tune the checkpoint minilm with one recipe (AdamW, clipping, dropout .1, one precision,
 texts of like length together) on the same files. The clock runs from the first step to the last,
@@ -10,6 +10,7 @@ A processor without instructions for bfloat16 imitates it, slower than float32: 
 there (writes benchmarks/training_float32.md).
 """
 
+import argparse
 import json
 import random
 import shutil
@@ -202,6 +203,8 @@ def main() -> None:
                         "(default: 6400); of the long texts an eighth")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="bfloat16",
                         help="of both sides (default: bfloat16)")
+    parser.add_argument("--levers", action=argparse.BooleanOptionalAction, default=True,
+                        help="measure what each lever of ours brings (default: yes)")
     parser.add_argument("--turns", type=int, default=2, help="runs of each side (default: 2)")
     flags = parser.parse_args()
     if flags.turns < 1:
@@ -223,7 +226,8 @@ def main() -> None:
             shared.write(work / f"{kind.name}-test.csv", rows[:64])
             page += compared(kind, work, flags.precision, flags.peer, flags.turns)
             print(page[-2], flush=True)
-            page += levers(kind, work, flags.precision)
+            if flags.levers:
+                page += levers(kind, work, flags.precision)
     page.append(f"Commit {shared.commit()}, {shared.today()}.")
     out = HERE / ("training.md" if flags.precision == "bfloat16" else
                   f"training_{flags.precision}.md")
