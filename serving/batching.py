@@ -180,5 +180,6 @@ class Batcher:
 
 
 def _deliver(jobs: list[_Job], call: Future) -> None:
+    """Give each job its part of a call, or all of them what went wrong."""
     for place, job in enumerate(jobs):
         job.settle(call, place)

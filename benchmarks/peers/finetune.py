@@ -199,8 +199,8 @@ def main():
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     line = json.dumps({"scores": score(flags.task, logits, known, test, labels),
                        "device": f"{name} (torch {torch.__version__})",
-                       "precision": {"bfloat16": "bfloat16 autocast"}.get(flags.precision,
-                                                                          flags.precision),
+                       "precision": ("bfloat16 autocast" if flags.precision == "bfloat16"
+                                     else flags.precision),
                        "examples_per_s": steps * size / seconds, "maxrss_imported": IMPORTED})
     print(line)
     if flags.out:
