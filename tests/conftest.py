@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+# Both before anything imports TensorFlow. oneDNN as the command line sets it: tests and the
+# processes they start would round differently otherwise, by which test came first.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 ROOT = Path(__file__).parents[1]
 # Sentences of our own: short and long, plain and not, each with an opinion in one word.
