@@ -32,6 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     quality.main()
 
 
+@pytest.mark.slow
 def test_a_row_is_measured_once_and_written(table: Path, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     data = table / "data"

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -35,8 +36,32 @@ def import_tensorflow() -> None:
     """
     if platform.machine() == "x86_64" and "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read once, at the import
-    with quiet_libraries():
+    unused = ("sklearn", "matplotlib", *(() if _jax_is_chosen() else ("jax",)))
+    with quiet_libraries(), _hidden(*unused):
         import tensorflow  # noqa: F401
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Let imports of these fail inside the block, as if they were not installed.
+
+    TensorFlow and Keras import what they find of them, for functions nobody calls here: one and
+    a half of the seconds that a command takes to start.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+def _jax_is_chosen() -> bool:
+    """Whether Keras may take JAX for its backend: by its variable or its file."""
+    file = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras.json"
+    written = file.read_text("utf-8") if file.is_file() else ""
+    return "jax" in (os.environ.get("KERAS_BACKEND") or written)
 
 
 @contextmanager

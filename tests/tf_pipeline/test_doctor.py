@@ -65,6 +65,7 @@ def test_this_environment_is_sound():
     assert any(line.startswith("ok") and "tensorflow-text" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_wrong_tensorflow_text(tmp_path):
     python = environment(tmp_path / "venv")
     made = shell(f"{python} -m pip install -q --no-deps tensorflow-text==2.20.1")
@@ -82,6 +83,7 @@ def test_wrong_tensorflow_text(tmp_path):
     assert (code, errors(report)) == (0, [])
 
 
+@pytest.mark.slow
 def test_versions_below_tensorflow_and_onnx(tmp_path):
     """Nothing in our files names these two: the packages' own metadata does."""
     python = environment(tmp_path / "venv")
@@ -101,6 +103,7 @@ def test_versions_below_tensorflow_and_onnx(tmp_path):
     assert (code, errors(report)) == (0, [])
 
 
+@pytest.mark.slow
 def test_no_onnxruntime(tmp_path):
     python = environment(tmp_path / "venv", without=("onnxruntime",))
     code, report = examine(python)

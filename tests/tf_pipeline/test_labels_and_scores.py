@@ -45,6 +45,7 @@ def test_scores_come_in_their_own_unit(runtime: str, toy_artifact: Callable[[str
     assert again == pytest.approx([loud, plain], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_scores_of_thousands_are_exported_too(tmp_path: Path) -> None:
     rows = [{"text": r["text"], "score": str(1e5 * float(r["score"]))} for r in shades(600)]
     data = write_csv(tmp_path / "prices.csv", rows)

@@ -126,6 +126,7 @@ def test_batches_are_of_like_length_and_begin_anywhere(folder: Path) -> None:
         shards.batches(Batching(4, 3, lengths)), 100)} <= set(lengths)
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_goes_on_to_the_same_weights(folder: Path, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig("classify", f"prepared:{folder}", tmp_path / "whole", backbone="tiny",

@@ -84,6 +84,7 @@ def test_every_kind_of_step_goes_on(task: str, changes: dict[str, int], tmp_path
         assert_equal(fit(settings(task, tmp_path, f"cut{step}", **changes), resume=True), whole)
 
 
+@pytest.mark.slow
 def test_a_crash_inside_an_epoch(tmp_path: Path, crash: Callable[[int], None]) -> None:
     whole = fit(settings("classify", tmp_path, "whole", epochs=1, max_len=8))
     crash(5)
@@ -191,8 +192,8 @@ def test_other_settings_are_refused(changes: dict[str, float], message: str, tmp
         fit(changed, resume=True)
 
 
-@pytest.mark.parametrize("harm", ["cut", *(
-    pytest.param(harm, marks=pytest.mark.slow) for harm in ("flip", "empty"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
 def test_a_damaged_checkpoint_is_passed_over(harm: str, tmp_path: Path,
                                              crash: Callable[[int], None],
                                              caplog: pytest.LogCaptureFixture) -> None:

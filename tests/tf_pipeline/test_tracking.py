@@ -61,6 +61,7 @@ def test_a_resumed_training_has_each_step_once(tmp_path: Path,
     assert lines(tmp_path / "cut") == lines(whole.path)
 
 
+@pytest.mark.slow
 def test_weights_and_biases_offline(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "a.csv", opinions(120))
     done = command("tf_pipeline", "train", "--task", "classify", "--train", f"csv:{data}",
@@ -96,6 +97,7 @@ def test_the_profiler_records_steps(tmp_path: Path) -> None:
     assert list((tmp_path / "run/logs/plugins/profile").glob("*/*.xplane.pb"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "said"), [
     (3, "Recorded 1 steps"), (2, "--profile-steps is 9, and records from step 20 on; training "
                                  "ended after 14")])

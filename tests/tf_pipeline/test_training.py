@@ -63,6 +63,7 @@ def test_learning_rate_and_scores_reach_tensorboard(run_folder: Path) -> None:
     assert {"train/loss", "train/learning_rate", "validation/accuracy"} <= tags
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights_in_two_processes(opinions_csv: Path,
                                                            tmp_path: Path) -> None:
     small = write_csv(tmp_path / "small.csv", opinions(300))
