@@ -7,7 +7,7 @@ training was; what a step reads follows from the seed and the step's number.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 SETTINGS = "training.json"
 KEPT = 2  # the last one, and the one before in case the disk lost it
+_FORMAT = {"bool": "BOOL", "uint32": "U32", "int32": "I32", "int64": "I64", "float16": "F16",
+           "float32": "F32", "float64": "F64"}  # safetensors's names of types
 
 
 class Checkpoints:
@@ -33,21 +35,14 @@ class Checkpoints:
 
     def save(self, trainer: "keras.Model", step: int, progress: dict[str, Any]) -> None:
         """Write one, whole or not at all, and delete all but the last ones."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        arrays = {name: np.asarray(variable) for name, variable in _variables(trainer).items()}
-        text = json.dumps({"step": step, **progress})
         path = self.folder / f"step-{step:08}.safetensors"
         part = path.with_suffix(".partial")
         with files.disk_errors(path):
             try:
-                save_file(arrays, part, {"progress": text, "sha256": _hash(arrays, text)})
+                _write(part, _variables(trainer), json.dumps({"step": step, **progress}))
                 files.sync(part)
                 part.replace(path)
                 files.sync(self.folder)
-            except SafetensorError as error:  # an OSError's text is all that it keeps
-                raise OSError(str(error)) from None
             finally:
                 part.unlink(missing_ok=True)
         for old in self._paths()[KEPT:]:
@@ -110,22 +105,51 @@ def _variables(trainer: "keras.Model") -> "dict[str, keras.Variable]":
     return {f"{number:05}": variable for number, variable in enumerate(found.values())}
 
 
+def _write(path: Path, variables: "dict[str, keras.Variable]", progress: str) -> None:
+    """Write a safetensors file, one variable in memory at a time.
+
+    The library asks for all arrays at once and copies them: as much memory again as training takes
+    for weights and optimizer. The format: https://github.com/huggingface/safetensors#format
+    """
+    header: dict[str, Any] = {"__metadata__": {
+        "progress": progress, "sha256": _hash(_arrays(variables), progress)}}
+    end = 0
+    for name, array in _arrays(variables):
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": _FORMAT[array.dtype.name], "shape": array.shape,
+                        "data_offsets": (start, end)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for _, array in _arrays(variables):
+            stream.write(_bytes(array))
+
+
+def _arrays(variables: "dict[str, keras.Variable]") -> Iterator[tuple[str, np.ndarray]]:
+    return ((name, np.asarray(variable)) for name, variable in variables.items())
+
+
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Read a checkpoint; None where its bytes are not those that were written."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "numpy") as stored:
-            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            arrays = {name: stored.get_tensor(name) for name in sorted(stored.keys())}
             about = stored.metadata()
-        text = about["progress"]
-        return (arrays, json.loads(text)) if about["sha256"] == _hash(arrays, text) else None
+        whole = about["sha256"] == _hash(arrays.items(), about["progress"])
+        return (arrays, json.loads(about["progress"])) if whole else None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
 
 
-def _hash(arrays: dict[str, np.ndarray], text: str) -> str:
+def _hash(arrays: Iterable[tuple[str, np.ndarray]], text: str) -> str:
     digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        digest.update(np.atleast_1d(arrays[name]).view(np.uint8).data)
+    for _, array in arrays:
+        digest.update(_bytes(array))
     return digest.hexdigest()
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.atleast_1d(array).view(np.uint8).data
