@@ -102,6 +102,35 @@ def _initializer(config: BertConfig) -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
+class Dropout(keras.layers.Dropout):
+    """Dropout (Srivastava et al. 2014) that draws 16 random bits a value on a CPU instead of 32.
+
+    Drawing them was a fifteenth of a step on texts of 128 tokens. The rate is met to 1/65,536.
+    """
+
+    def call(self, inputs: Any, training: bool | None = False) -> Any:
+        """Set some values to 0 and make the others larger, in training only."""
+        if not training or not self.rate or not _tensorflow_on_cpu():
+            return super().call(inputs, training=training)
+        import tensorflow as tf
+
+        seed = tf.cast(self.seed_generator.next(), "int32")
+        count = tf.size(inputs, tf.int64)
+        two_values = tf.random.stateless_uniform(((count + 1) // 2,), seed, None, None, tf.uint32)
+        bits = tf.reshape(tf.bitcast(two_values, tf.uint16), (-1,))[:count]
+        kept = bits >= tf.constant(round(self.rate * 2**16), tf.uint16)
+        return tf.where(tf.reshape(kept, tf.shape(inputs)), inputs / (1 - self.rate),
+                        tf.zeros((), inputs.dtype))
+
+
+def _tensorflow_on_cpu() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_logical_devices("GPU")
+
+
 class BertLayer(keras.layers.Layer):
     """A layer that is rebuilt from the whole architecture, so nothing of it is lost in saving.
 
@@ -143,7 +172,7 @@ class Embeddings(BertLayer):
         self.position = table(config.max_position_embeddings, "position")
         self.segment = table(config.type_vocab_size, "segment")
         self.norm = self._norm("norm")
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.variable_dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=self.variable_dtype)
 
     def build(self, input_shape: Any) -> None:
         """Create the tables: in advance, so that weights load before the first call."""
@@ -180,9 +209,8 @@ class EncoderLayer(BertLayer):
         self.output_dense = self._dense(config.hidden_size, "output")
         self.output_norm = self._norm("output_norm")
         policy = self.dtype_policy
-        self.attention_dropout = keras.layers.Dropout(config.attention_probs_dropout_prob,
-                                                      dtype=policy)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=policy)
+        self.attention_dropout = Dropout(config.attention_probs_dropout_prob, dtype=policy)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=policy)
 
     def build(self, input_shape: Any) -> None:
         """Create the weights of the eight sublayers that have some."""

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.conftest import ROOT
 from tf_pipeline import backbone, checkpoints
@@ -192,3 +193,31 @@ def test_kerashub_preset_gives_kerashubs_outputs(tmp_path: Path) -> None:
         "padding_mask": inputs["attention_mask"]})["sequence_output"]
     real = inputs["attention_mask"][..., None]
     assert np.abs((ours - expected) * real).max() < 1e-5
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_dropout_keeps_its_share_and_the_mean(rate: float, dtype: str) -> None:
+    layer = backbone.Dropout(rate, seed=1, dtype=dtype)
+    values = keras.ops.ones((999, 1001))  # an odd number of them
+    first, second = (keras.ops.convert_to_numpy(keras.ops.cast(
+        layer(values, training=True), "float32")) for _ in range(2))
+    assert np.unique(first) == pytest.approx([0, 1 / (1 - rate)], rel=0.01)
+    assert np.mean(first == 0) == pytest.approx(rate, abs=0.002)
+    for axis in (0, 1):  # neither rows nor neighbours hang together
+        assert np.std(np.mean(first == 0, axis)) < 0.02
+    both = np.mean((first[:, 1:] == 0) & (first[:, :-1] == 0))
+    assert both == pytest.approx(rate * rate, abs=0.002)
+    assert np.mean((first == 0) == (second == 0)) == pytest.approx(
+        rate ** 2 + (1 - rate) ** 2, abs=0.002)
+    again = backbone.Dropout(rate, seed=1, dtype=dtype)(values, training=True)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(keras.ops.cast(again, "float32")),
+                                  first)
+
+
+def test_dropout_leaves_answers_alone_and_gradients_of_what_it_kept() -> None:
+    layer, values = backbone.Dropout(0.5, seed=1), tf.Variable(tf.ones((100, 7)))
+    assert layer(values) is values or np.all(layer(values) == values)
+    with tf.GradientTape() as tape:
+        kept = layer(values, training=True)
+    np.testing.assert_array_equal(tape.gradient(kept, values), kept)
