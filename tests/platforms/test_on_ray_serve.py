@@ -47,7 +47,7 @@ def running(python: Path, folder: Path, **settings: str | int) -> Iterator[tuple
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(60)
+            process.wait(WAIT_S)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
