@@ -111,13 +111,14 @@ def test_texts_unlike_those_of_the_test_are_noticed(artifact, workers):
     """Each process compares what it answers itself; Prometheus is given the largest."""
     with served(artifact, "--workers", workers) as (process, url, _):
         model = f"{url}/v1/models/classify"
-        usual = [row["text"] for row in opinions(60, seed=5)]
-        send(model, usual[:20], times=4)
+        usual = [row["text"] for row in opinions(1000, seed=5)]
+        send(model, usual[:50], times=1)
         with urllib.request.urlopen(f"{model}/drift", timeout=20) as answer:
             found = json.load(answer)
         assert found["version"] == 1
         assert found["measures"]["tokens"]["psi"] is None  # too few
-        send(model, usual, times=40)
+        for start in range(50, 1000, 50):
+            send(model, usual[start:start + 50], times=1)
         before = measured(url)
         with urllib.request.urlopen(f"{model}/drift", timeout=20) as answer:
             found = json.load(answer)
