@@ -87,6 +87,7 @@ def test_artifact_holds_what_the_contract_names(artifact: Path) -> None:
     assert "| onnx/model.onnx" in (artifact / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_mean_pooling_has_no_class_in_transformers(opinions_csv: Path, tmp_path: Path) -> None:
     fit(TrainConfig(task="classify", train=f"csv:{opinions_csv}", out=tmp_path / "run",
                     backbone="tiny", max_len=32, epochs=1), classify.Options(pooling="mean"))
@@ -149,6 +150,7 @@ def test_text_signature_answers_strings(artifact: Path, run_folder: Path) -> Non
     assert scores == pytest.approx([a["score"] for a in expected], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_copied_run_converts_without_its_data(tmp_path: Path) -> None:
     from tf_pipeline.config import TrainConfig
     from tf_pipeline.training import fit

@@ -149,6 +149,7 @@ def test_sigterm_at_one_process_stops_all_and_they_go_on_together(
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_processes_that_were_told_different_things_stop(words: Callable[[str], Words],
                                                         tmp_path: Path) -> None:
     flags = [*words("embed"), "--out", str(tmp_path / "run")]

@@ -117,6 +117,7 @@ def test_no_onnxruntime(tmp_path):
     assert (code, errors(report)) == (0, [])
 
 
+@pytest.mark.slow
 def test_cache_that_cannot_be_written(tmp_path):
     """Root may write to any folder, so the cache stands where nobody can: below /proc."""
     variables = {"KIT_CACHE": "/proc/self/cache", "XDG_CACHE_HOME": str(tmp_path / "home")}
@@ -252,6 +253,7 @@ def test_gpu_without_cuda_wheels(tmp_path):
     assert gpus.idle_gpu(root=tmp_path / "none", environment={}) is None
 
 
+@pytest.mark.slow
 def test_train_and_doctor_warn_of_an_unused_gpu(tmp_path):
     """The system's nvidia-smi names a GPU; TensorFlow has no CUDA libraries to use one."""
     python = environment(tmp_path / "venv", without=("nvidia",))

@@ -52,6 +52,7 @@ def test_logits_are_those_of_transformers(task: str, tmp_path: Path,
     assert "pooler" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_tagger_is_imported_converted_and_answers(tmp_path: Path) -> None:
     folder = FOLDER.with_name("transformers_tag")
     data = write_conll(tmp_path / "travels.conll", travels(60))

@@ -123,6 +123,7 @@ def test_abstaining_gives_no_label_and_is_scored() -> None:
     assert (scores["answered"], scores["answered_accuracy"]) == (pytest.approx(2 / 3), 0.5)
 
 
+@pytest.mark.slow
 def test_losses_that_the_options_choose_train(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "data.csv", opinions(300))
     both = write_csv(tmp_path / "both.csv", shades(300))

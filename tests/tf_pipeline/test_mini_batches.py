@@ -53,7 +53,8 @@ def stepped(trainer: keras.Model, batch: tuple) -> tuple[float, list[np.ndarray]
 
 
 @pytest.mark.parametrize("module", [embed, classify])
-@pytest.mark.parametrize("records", [1, 3, 10, 64])
+@pytest.mark.parametrize("records", [
+    pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(10, marks=pytest.mark.slow), 64])
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(module: Any, records: int) -> None:
     whole, plain = stepped(*prepared(0.0, 0, module))
     loss, parted = stepped(*prepared(0.0, records, module))
@@ -93,7 +94,8 @@ def test_both_passes_drop_the_same() -> None:
 
 
 @pytest.mark.parametrize(("task", "rows", "metric"), [
-    ("embed", routes(), "mrr"), ("classify", opinions(400), "accuracy")])
+    pytest.param("embed", routes(), "mrr", marks=pytest.mark.slow),
+    ("classify", opinions(400), "accuracy")])
 def test_parts_learn(task: str, rows: list[Record], metric: str, tmp_path: Path) -> None:
     data = write_csv(tmp_path / "rows.csv", rows)
     run = fit(TrainConfig(task=task, train=f"csv:{data}", out=tmp_path / "run", backbone="tiny",

@@ -56,7 +56,7 @@ def test_weights_and_moments_are_those_of_adamw(decay: float) -> None:
     assert np.abs(train(True, read)[2] - start)[:4].min() > 5e-4
 
 
-@pytest.mark.parametrize("idle", [1, 5, 99])
+@pytest.mark.parametrize("idle", [1, 5, pytest.param(99, marks=pytest.mark.slow)])
 def test_a_rare_row_goes_as_far_as_under_adamw(idle: int) -> None:
     read = [[0]] * 200 + [[1]] + [[0]] * idle
     start = variables()[1].numpy()
@@ -73,7 +73,8 @@ def test_tables_that_products_reach_are_left_to_adamw() -> None:
     assert lookup_tables(heads.at_positions(heads.for_vocabulary(backbone, "b"))) == []
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", [
+    "float32", "mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_every_precision_learns(precision: str, tmp_path: Path) -> None:
     data = write_csv(tmp_path / "a.csv", opinions(400))
     run = fit(TrainConfig("classify", f"csv:{data}", tmp_path / "run", backbone="tiny", max_len=64,

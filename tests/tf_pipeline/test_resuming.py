@@ -94,7 +94,8 @@ def test_a_crash_inside_an_epoch(tmp_path: Path, crash: Callable[[int], None]) -
     assert_equal(resumed, whole)
 
 
-@pytest.mark.parametrize("step", [pytest.param(7, marks=pytest.mark.slow), 8])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [7, 8])
 def test_sigterm_at_an_epochs_last_step_and_after(step: int, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of an epoch's 7 steps is validated first, though a checkpoint falls on it."""

@@ -41,6 +41,7 @@ def test_lines_and_events_hold_the_same(tmp_path: Path) -> None:
     assert speed["examples_per_s"] == pytest.approx(steps * 16 / speed["seconds"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_has_each_step_once(tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(settings("classify", tmp_path, "whole"))

@@ -177,6 +177,7 @@ def test_what_was_learned_before_is_kept(opinions_csv: Path, tmp_path: Path,
     assert all(np.isfinite(weight).all() for weight in run.model.get_weights())
 
 
+@pytest.mark.slow
 def test_a_resumed_training_that_diverges_at_once(opinions_csv: Path, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(opinions_csv, tmp_path / "run", epochs=3)

@@ -1,5 +1,6 @@
 """A trimmed run answers as before where its pieces were kept, and exports as any other."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_texts_of_kept_pieces_are_answered_as_before(task: str, toy_run: Callabl
     assert after.encode(records).ids.max() < new.config.vocab_size
 
 
+@pytest.mark.slow
 def test_the_loss_is_measured_on_the_rows_that_the_run_keeps(run_folder: Path, texts: str,
                                                              tmp_path: Path) -> None:
     old = Run.load(run_folder)
@@ -88,7 +90,7 @@ def test_the_command_says_what_was_lost(run_folder: Path, texts: str, tmp_path: 
     assert cli.main(words) == 0
     said = capsys.readouterr().out
     assert "of 109 pieces" in said
-    assert "accuracy 0." in said
+    assert re.search(r"accuracy [01]\.\d{4} -> 0\.\d{4}", said)
     assert f"Wrote {out}" in said
     assert cli.main(words) == 2
     assert "already holds a finished run" in capsys.readouterr().err
