@@ -65,7 +65,7 @@ cat "$log"
 import sys
 from urllib.request import ProxyHandler, build_opener
 
-url, body = sys.argv[1], '{"instances": ["what a film"]}'
+url, body = sys.argv[1], '{"instances": ["what a wonderful film"]}'
 print(f"\nPOST {url}\n{body}\n")
 with build_opener(ProxyHandler({})).open(url, body.encode(), timeout=30) as answer:
     print(answer.read().decode())
