@@ -16,7 +16,7 @@ RUN_TIME_FILES = requirements.txt serving/requirements.txt
 
 help:
 	@echo "make demo    train on real tweets, export, verify, serve and ask; about 10 minutes"
-	@echo "make test    run all tests; ARGS=\"-k text\" is passed on to pytest"
+	@echo "make test    run all tests but those below; ARGS=\"-k text\" is passed on to pytest"
 	@echo "make test-slow  run those that take long: the docs, the notebooks, twenty kills, pip"
 	@echo "make test-tpu   compile training steps for TPUs, without one; 0.7 GB more on disk"
 	@echo "make test-platforms   open artifacts with other people's software, in .platforms"

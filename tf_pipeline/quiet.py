@@ -5,8 +5,10 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from .errors import wrong_backend
 
 
 @contextmanager
@@ -29,16 +31,23 @@ def quiet_libraries() -> Iterator[None]:
 def import_tensorflow() -> None:
     """Import TensorFlow without the lines that its libraries write before they can be told not to.
 
-    They go past Python to file descriptor 2; a failed import still raises. oneDNN is on unless the
-    environment says otherwise: TensorFlow leaves it off on x86 without AVX-512, where training
-    in float32 is 7 % faster with it. A caller that has imported TensorFlow keeps its own setting,
-    and so do the processes it starts.
+    They go past Python to file descriptor 2; a failed import still raises, a UserError where Keras
+    is told to take a backend that it does not know. oneDNN is on unless the environment says
+    otherwise: TensorFlow leaves it off on x86 without AVX-512, where training in float32 is 7 %
+    faster with it. A caller that has imported TensorFlow keeps its own setting, and so do the
+    processes it starts.
     """
     if platform.machine() == "x86_64" and "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # read once, at the import
     unused = ("sklearn", "matplotlib", *(() if _jax_is_chosen() else ("jax",)))
-    with quiet_libraries(), _hidden(*unused):
-        import tensorflow  # noqa: F401
+    try:
+        with quiet_libraries(), _hidden(*unused):
+            import tensorflow  # noqa: F401
+    except ValueError as error:
+        what, _, backend = str(error).partition(" : ")
+        if what != "Unable to import backend":  # Keras's words
+            raise
+        raise wrong_backend(backend) from None
 
 
 @contextmanager
@@ -58,10 +67,13 @@ def _hidden(*names: str) -> Iterator[None]:
 
 
 def _jax_is_chosen() -> bool:
-    """Whether Keras may take JAX for its backend: by its variable or its file."""
-    file = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras.json"
-    written = file.read_text("utf-8") if file.is_file() else ""
-    return "jax" in (os.environ.get("KERAS_BACKEND") or written)
+    """Whether Keras may take JAX for its backend: by its variable or either place of its file."""
+    written = os.environ.get("KERAS_BACKEND", "")
+    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+    for folder in () if written else (home, "/tmp/.keras"):  # where the home cannot be written
+        with suppress(OSError):  # no such file, or in a home of somebody else
+            written += Path(folder, "keras.json").read_text("utf-8", "replace")
+    return "jax" in written
 
 
 @contextmanager

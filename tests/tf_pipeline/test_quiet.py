@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, command
+from tf_pipeline.quiet import _jax_is_chosen
 
 IMPORTED = """
 import sys
@@ -38,3 +39,24 @@ def test_the_backend_in_keras_json_counts(tmp_path: Path) -> None:
                            "print(keras.backend.backend())"], cwd=ROOT, env=environment, text=True,
                           capture_output=True, check=True)
     assert done.stdout.splitlines() == ["['jax']", "True", "jax"]
+
+
+def test_a_keras_json_that_cannot_be_read_chooses_nothing(tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert not _jax_is_chosen()
+    (tmp_path / "keras.json").write_bytes(b"\xff\xfe no text")
+    assert not _jax_is_chosen()
+    (tmp_path / "keras.json").unlink()
+    (tmp_path / "keras.json").mkdir()
+    assert not _jax_is_chosen()
+
+
+def test_a_backend_that_keras_does_not_know_is_named(tmp_path: Path) -> None:
+    done = command("tf_pipeline", "train", "--task", "classify", "--train", "vader:tweets",
+                   "--out", tmp_path / "run", KERAS_BACKEND="banana")
+    assert done.returncode == 2
+    assert done.stderr == ("error: Keras's backend is banana (KERAS_BACKEND, or keras.json in "
+                           "~/.keras); allowed: tensorflow, jax. Set KERAS_BACKEND=tensorflow.\n")
+    assert not (tmp_path / "run").exists()
