@@ -5,13 +5,13 @@ VENV = .venv
 VENV_PYTHON = $(VENV)/bin/python
 SUPPORTED = sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check
-# Test processes at a time; one alone keeps one core busy most of the time. Files go out in their
-# order: those with few tests, the README's among them, take longest and would come last otherwise.
+# Test processes at a time; one alone keeps one core busy most of the time. Files go out in the
+# order of tests/conftest.py: the longest would come last otherwise.
 TEST_JOBS ?= 2
 PYTEST = $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 RUN_TIME_FILES = requirements.txt serving/requirements.txt
 
-.PHONY: help demo test test-slow test-tpu test-platforms lint clean venv
+.PHONY: help demo test test-slow test-tpu test-platforms test-rest lint clean venv
 .NOTPARALLEL:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test-slow  run those that take long: the docs, the notebooks, twenty kills, pip"
 	@echo "make test-tpu   compile training steps for TPUs, without one; 0.7 GB more on disk"
 	@echo "make test-platforms   open artifacts with other people's software, in .platforms"
+	@echo "make test-rest  both of test-slow and test-platforms, in less time than one by one"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   delete $(VENV) and the caches; runs/ and artifacts/ stay"
 	@echo
@@ -41,6 +42,9 @@ test-tpu: $(VENV)/installed-dev
 
 test-platforms: $(VENV)/installed-dev
 	$(PYTEST) -m platforms $(ARGS)
+
+test-rest: $(VENV)/installed-dev
+	$(PYTEST) -m "slow or platforms" $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(VENV_PYTHON) -m ruff check .

@@ -19,6 +19,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 ROOT = Path(__file__).parents[1]
+# Their tests take minutes. Begun last, such a file keeps one process busy when the others are done.
+LONG = ("test_docs", "test_resuming", "test_on_a_site", "test_accelerator", "test_benchmarks",
+        "test_convert")
 # Sentences of our own: short and long, plain and not, each with an opinion in one word.
 PLACES = ("the kitchen", "our room", "this little café", "the night bus", "my new phone",
           "the concert", "their website", "the garden — in May —", "room № 12", "the manual")
@@ -128,6 +131,11 @@ def command(module: str, *words: str | Path, timeout_s: float = 300,
     return subprocess.run([sys.executable, "-m", module, *map(str, words)], cwd=ROOT, text=True,
                           capture_output=True, timeout=timeout_s, check=False,
                           env={**os.environ, **environment})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first: `make test` gives files out to processes in this order."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(autouse=True)

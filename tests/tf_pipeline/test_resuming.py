@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,13 @@ def assert_equal(first: Run, second: Run) -> None:
     assert first.metrics["test"]["loss"] == pytest.approx(second.metrics["test"]["loss"], rel=1e-6)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """Give the run of a training that nobody cut off; each is trained once."""
+    return lru_cache(None)(lambda task, **changes: fit(
+        settings(task, tmp_path_factory.mktemp("whole"), "run", **changes)))
+
+
 @pytest.fixture
 def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the next training end after so many steps, without a word to anyone."""
@@ -73,34 +81,34 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     ("classify", {}), *(pytest.param(task, changes, marks=pytest.mark.slow) for task, changes in (
         ("embed", {"mini_batch_size": 8}), ("mlm", {})))])
 def test_every_kind_of_step_goes_on(task: str, changes: dict[str, int], tmp_path: Path,
+                                    whole: Callable[..., Run],
                                     crash: Callable[[int], None]) -> None:
-    whole = fit(settings(task, tmp_path, "whole", **changes))
-    steps = whole.metrics["history"][-1]["epoch"]
-    assert steps == 3
+    expected = whole(task, **changes)
+    assert expected.metrics["history"][-1]["epoch"] == 3
     for step in (2, 7, 13):  # before the first checkpoint, inside the first epoch or the next
         crash(step)
         with pytest.raises(CutOffError):
             fit(settings(task, tmp_path, f"cut{step}", **changes), resume=True)
-        assert_equal(fit(settings(task, tmp_path, f"cut{step}", **changes), resume=True), whole)
+        assert_equal(fit(settings(task, tmp_path, f"cut{step}", **changes), resume=True), expected)
 
 
 @pytest.mark.slow
-def test_a_crash_inside_an_epoch(tmp_path: Path, crash: Callable[[int], None]) -> None:
-    whole = fit(settings("classify", tmp_path, "whole", epochs=1, max_len=8))
+def test_a_crash_inside_an_epoch(tmp_path: Path, whole: Callable[..., Run],
+                                 crash: Callable[[int], None]) -> None:
     crash(5)
     with pytest.raises(CutOffError):
         fit(settings("classify", tmp_path, "cut", epochs=1, max_len=8))
     resumed = fit(settings("classify", tmp_path, "cut", epochs=1, max_len=8), resume=True)
-    assert_equal(resumed, whole)
+    assert_equal(resumed, whole("classify", epochs=1, max_len=8))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [7, 8])
 def test_sigterm_at_an_epochs_last_step_and_after(step: int, tmp_path: Path,
+                                                  whole: Callable[..., Run],
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of an epoch's 7 steps is validated first, though a checkpoint falls on it."""
     changes = {"checkpoint_steps": 7}
-    whole = fit(settings("classify", tmp_path, "whole", **changes))
     save = callbacks.Saver.on_train_batch_end
 
     def ask(self: callbacks.Saver, batch: int, logs: object = None) -> None:
@@ -112,18 +120,20 @@ def test_sigterm_at_an_epochs_last_step_and_after(step: int, tmp_path: Path,
         patched.setattr(callbacks.Saver, "on_train_batch_end", ask)
         with pytest.raises(Preempted, match=f"after step {step}"):
             fit(settings("classify", tmp_path, "cut", **changes))
-    assert_equal(fit(settings("classify", tmp_path, "cut", **changes), resume=True), whole)
+    resumed = fit(settings("classify", tmp_path, "cut", **changes), resume=True)
+    assert_equal(resumed, whole("classify"))  # checkpoints change nothing
 
 
 @pytest.mark.slow
-def test_float16_and_several_crashes(tmp_path: Path, crash: Callable[[int], None]) -> None:
+def test_float16_and_several_crashes(tmp_path: Path, whole: Callable[..., Run],
+                                     crash: Callable[[int], None]) -> None:
     changes = {"precision": "mixed_float16"}
-    whole = fit(settings("classify", tmp_path, "whole", **changes))
     for step in (5, 4, 11, 19):
         crash(step)
         with pytest.raises(CutOffError):
             fit(settings("classify", tmp_path, "cut", **changes), resume=True)
-    assert_equal(fit(settings("classify", tmp_path, "cut", **changes), resume=True), whole)
+    resumed = fit(settings("classify", tmp_path, "cut", **changes), resume=True)
+    assert_equal(resumed, whole("classify", **changes))
 
 
 def test_what_is_finished_stays_and_what_never_began_begins(tmp_path: Path) -> None:
@@ -151,9 +161,8 @@ def test_the_older_checkpoint_still_finds_its_best_weights(tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_a_crash_after_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = fit(settings("classify", tmp_path, "whole"))
-
+def test_a_crash_after_the_last_step(tmp_path: Path, whole: Callable[..., Run],
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
     def end(*_: object) -> None:
         raise CutOffError
 
@@ -163,7 +172,7 @@ def test_a_crash_after_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyP
             fit(settings("classify", tmp_path, "cut"))
     (tmp_path / "moved").mkdir()  # the data may lie elsewhere, too
     moved = settings("classify", tmp_path / "moved", "../cut")
-    assert_equal(fit(moved, resume=True), whole)
+    assert_equal(fit(moved, resume=True), whole("classify"))
 
 
 def test_damaged_settings_are_named(tmp_path: Path, crash: Callable[[int], None]) -> None:
@@ -196,10 +205,10 @@ def test_other_settings_are_refused(changes: dict[str, float], message: str, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
 def test_a_damaged_checkpoint_is_passed_over(harm: str, tmp_path: Path,
+                                             whole: Callable[..., Run],
                                              crash: Callable[[int], None],
                                              caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "tf_pipeline.callbacks")
-    whole = fit(settings("classify", tmp_path, "whole"))
     crash(10)
     with pytest.raises(CutOffError):
         fit(settings("classify", tmp_path, "cut"))
@@ -207,15 +216,14 @@ def test_a_damaged_checkpoint_is_passed_over(harm: str, tmp_path: Path,
     content = bytearray(newest.read_bytes())
     content[-100] ^= 1
     newest.write_bytes({"cut": content[:-1000], "flip": content, "empty": b""}[harm])
-    assert_equal(fit(settings("classify", tmp_path, "cut"), resume=True), whole)
+    assert_equal(fit(settings("classify", tmp_path, "cut"), resume=True), whole("classify"))
     assert f"{newest} is damaged and is passed over" in caplog.text
     assert f"Going on after step {int(first.stem.partition('-')[2])}." in caplog.text
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path,
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, whole: Callable[..., Run],
                                                 crash: Callable[[int], None]) -> None:
     """A limit on file sizes is the full disk that needs no root: writes fail half-way."""
-    whole = fit(settings("classify", tmp_path, "whole"))
     crash(4)
     with pytest.raises(CutOffError):
         fit(settings("classify", tmp_path, "cut"))
@@ -232,7 +240,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path,
     assert "disk is full" in done.stderr.splitlines()[-1]
     assert [p.name for p in (tmp_path / "cut" / "checkpoints").glob("*step*")] == [
         "step-00000003.safetensors"]
-    assert_equal(fit(settings("classify", tmp_path, "cut"), resume=True), whole)
+    assert_equal(fit(settings("classify", tmp_path, "cut"), resume=True), whole("classify"))
 
 
 @pytest.mark.slow
