@@ -7,6 +7,7 @@ training was; what a step reads follows from the seed and the step's number.
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,10 @@ def _write(path: Path, variables: "dict[str, keras.Variable]", progress: str) ->
     header: dict[str, Any] = {"__metadata__": {
         "progress": progress, "sha256": _hash(_arrays(variables), progress)}}
     end = 0
-    for name, array in _arrays(variables):
-        start, end = end, end + array.nbytes
-        header[name] = {"dtype": _FORMAT[array.dtype.name], "shape": array.shape,
+    for name, variable in variables.items():
+        shape = tuple(variable.shape)
+        start, end = end, end + math.prod(shape) * np.dtype(variable.dtype).itemsize
+        header[name] = {"dtype": _FORMAT[variable.dtype], "shape": shape,
                         "data_offsets": (start, end)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
