@@ -10,9 +10,10 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import files, resuming
 from .errors import UserError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from .backbone import BertConfig
 
+T = TypeVar("T")
 SCHEMA = 1
 EVALUATION_ROWS = 5000
 _VERSIONS = ("tensorflow", "keras", "tokenizers", "numpy", "jax")
@@ -179,8 +181,8 @@ def evaluation_lines(rows: dict[str, list[Record]]) -> str:
                    for split, records in rows.items() for record in records)
 
 
-def spread(records: list[Record], most: int) -> list[Record]:
-    """Take evenly over the whole list: files are often sorted by label."""
-    if len(records) <= most:
-        return records
-    return [records[i * len(records) // most] for i in range(most)]
+def spread(rows: Sequence[T], most: int) -> list[T]:
+    """Take evenly over all of them: files are often sorted by label."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[i * len(rows) // most] for i in range(most)]

@@ -34,7 +34,7 @@ from .reading import Material
 from .run import Run
 from .runner import run_all
 from .runtimes import keras as keras_runtime
-from .task import Corrupting, Prepared, Pretrained, Record, options_of
+from .task import Corrupting, Prepared, Pretrained, Record, Scores, options_of
 from .text import Arrays, Shapes, TextEncoder
 from .tracking import Tracker
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from .callbacks import Saver, Validation
+    from .callbacks import Saver
 
 log = logging.getLogger(__name__)
 
@@ -139,25 +139,54 @@ class _Training:
                 if self.config.epochs:
                     found["speed"], stopped = self._fit(trainer, saver, resume, tracker)
                     validation.restore(model)
-                found["calibration"] = self._finish(model)
-                written = self._write(model, validation, found, stopped, tracker)
+                answers, found["calibration"] = self._finish(model)
+                best_epoch = validation.best["epoch"] if validation.best else 0
+                found = {"history": validation.history, "best_epoch": best_epoch, **found,
+                         **self._scores(answers)}
+                self._draw(found, answers["test"], tracker)
+                written = self._write(model, found, stopped)
             shutil.rmtree(folder)  # several times the size of the run
             return written
 
-    def _finish(self, model: "keras.Model") -> dict[str, float]:
-        """Let the task choose on validation rows, and say what that did for its confidence."""
-        before = self.score(model, self.parts.test)
-        records = self.parts.validation
-        self.task = self.task.finish(model, self.outputs(model, records), records)
+    def _finish(self, model: "keras.Model") -> tuple[dict[str, Arrays], dict[str, float]]:
+        """Let the task choose on validation rows.
+
+        Gives what the model then answers, by split, and what that did for its confidence.
+        """
+        answers = self._answers(model)
+        finished = self.task.finish(model, answers["validation"], self.parts.validation)
+        if finished is self.task:
+            return answers, {}
+        before = self.task.score(answers["test"], self.parts.test)
+        self.task, answers = finished, self._answers(model)
         if "calibration_error" not in before:
-            return {}
-        after = self.score(model, self.parts.test)
+            return answers, {}
+        after = self.task.score(answers["test"], self.parts.test)
         found = {"temperature": self.task.options.temperature,
                  "error_before": before["calibration_error"],
                  "error_after": after["calibration_error"]}
         log.info("Temperature %.2f: expected calibration error on test %.4f, before %.4f.",
                  found["temperature"], found["error_after"], found["error_before"])
-        return found
+        return answers, found
+
+    def _answers(self, model: "keras.Model") -> dict[str, Arrays]:
+        """Run the rows that judge the model, each once."""
+        return {"validation": self.outputs(model, self.parts.validation),
+                "test": self.outputs(model, self.parts.test)}
+
+    def _scores(self, answers: dict[str, Arrays]) -> dict[str, Scores]:
+        """Score both splits, and of test the rows that travel with the run."""
+        parts = {"validation": self.parts.validation, "test": self.parts.test}
+        scores = {name: self.task.score(answers[name], rows) for name, rows in parts.items()}
+        kept, places = self._kept()["test"], range(len(self.parts.test))
+        rows = run.spread(places, len(kept))
+        return {**scores, "kept": self.task.score(
+            {name: values[rows] for name, values in answers["test"].items()}, kept)}
+
+    def _kept(self) -> dict[str, list[Record]]:
+        most = (self.task.KEPT_ROWS if isinstance(self.task, Prepared)
+                else run.EVALUATION_ROWS)
+        return run.choose_evaluation(self.parts.validation, self.parts.test, most)
 
     def _settings(self) -> dict[str, Any]:
         """Say what decides each step, for a training that goes on, perhaps on another machine."""
@@ -253,23 +282,8 @@ class _Training:
         """Run records, each once."""
         return run_all(keras_runtime.wrap(model), self.task.encode(records, self.encoder))
 
-    def _write(self, model: "keras.Model", validation: "Validation",
-               found: dict[str, Any], stopped: str | None, tracker: Tracker) -> Run:
-        best_epoch = validation.best["epoch"] if validation.best else 0
-        test, outputs = self.parts.test, self.outputs(model, self.parts.test)
-        most = (self.task.KEPT_ROWS if isinstance(self.task, Prepared)
-                else run.EVALUATION_ROWS)
-        kept = run.choose_evaluation(self.parts.validation, test, most)
-        scores: dict[str, Any] = {
-            "history": validation.history, "best_epoch": best_epoch, **found,
-            "validation": self.score(model, self.parts.validation),
-            "test": self.task.score(outputs, test)}
-        whole = len(kept["test"]) == len(test)
-        scores["kept"] = scores["test"] if whole else self.score(model, kept["test"])
+    def _write(self, model: "keras.Model", scores: dict[str, Any], stopped: str | None) -> Run:
         run.save_weights(model, self.out / "model.weights.h5")
-        self._draw(dataclasses.replace(
-            plots.find(self.task, self.encoder, test, outputs, scores["test"]),
-            history=validation.history, best_epoch=best_epoch), tracker)
         config = {k: str(v) if isinstance(v, Path) else v
                   for k, v in dataclasses.asdict(self.config).items()}
         # Texts and hashes only: a run is given to others, the path of a data file is not theirs.
@@ -280,7 +294,7 @@ class _Training:
             "backbone.json": self.checkpoint.config.to_json(),
             "tokenizer.json": self.encoder.to_json(),
             "labels.json": json.dumps(self.task.labels, ensure_ascii=False),
-            "evaluation.jsonl": run.evaluation_lines(kept),
+            "evaluation.jsonl": run.evaluation_lines(self._kept()),
             "metrics.json": json.dumps(scores, indent=2),
         }, {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -291,8 +305,11 @@ class _Training:
             "duration_s": round(time.time() - self.started, 1), "versions": run.versions(),
         })
 
-    def _draw(self, findings: plots.Findings, tracker: Tracker) -> None:
+    def _draw(self, scores: dict[str, Any], outputs: Arrays, tracker: Tracker) -> None:
         """Write the pictures: confusion.png beside the run's numbers, the others into logs/."""
+        findings = dataclasses.replace(
+            plots.find(self.task, self.encoder, self.parts.test, outputs, scores["test"]),
+            history=scores["history"], best_epoch=scores["best_epoch"])
         logs = self.out / "logs"
         figures = plots.draw(findings)
         files = {name: (self.out if name == "confusion" else logs) / f"{name}.png"
