@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, command, opinions, write_csv
-from tf_pipeline import callbacks, cli
+from export.twin import Twin
+from tests.conftest import ROOT, command, opinions, routes, travels, write_conll, write_csv
+from tf_pipeline import callbacks, cli, run
 from tf_pipeline.config import TrainConfig
 from tf_pipeline.errors import UserError
 from tf_pipeline.run import Run
@@ -303,3 +304,18 @@ def test_data_report_looks_and_trains_nothing(opinions_csv: Path, tmp_path: Path
     assert report["lengths"]["train"]["max"] > 64
 
 
+
+
+@pytest.mark.parametrize("task", ["tag", "embed"])
+def test_the_rows_that_a_run_keeps_are_scored(task: str, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "EVALUATION_ROWS", 12)
+    data = (f"conll:{write_conll(tmp_path / 'names.txt', travels(300))}" if task == "tag" else
+            f"csv:{write_csv(tmp_path / 'routes.csv', routes())}")
+    trained = fit(TrainConfig(task, data, tmp_path / "run", backbone="tiny", max_len=32, epochs=1))
+    rows = trained.evaluation("test")
+    assert len(rows) < trained.metrics["test"]["examples"]
+    kept, again = trained.metrics["kept"], Twin(trained).score(rows)
+    assert kept["examples"] == len(rows)
+    for name in (trained.info["metric"], "loss"):
+        assert kept[name] == pytest.approx(again[name], abs=1e-4)
