@@ -2,11 +2,9 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,14 +57,7 @@ def call(words: list[str], given: str | None = None) -> str:
 
 def peak(words: list[str]) -> int:
     """Run a command to its end and give its peak memory in MiB; a failure ends this program."""
-    with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen(words, cwd=ROOT, stdout=said, stderr=said)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            said.seek(0)
-            raise SystemExit(f"error: {' '.join(words)}\n{said.read().decode()[-3000:]}")
-    return mebibytes(usage.ru_maxrss)
+    return mebibytes(int(call([sys.executable, "-m", "benchmarks.peak", *words]).splitlines()[-1]))
 
 
 def mebibytes(maxrss: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import baseline, embed_memory, quality, retrieval, rows, training
+from benchmarks import baseline, embed_memory, quality, retrieval, rows, shared, training
 from benchmarks import input as prepared_input
 from tests.conftest import command, opinions, write_conll, write_csv, write_lines
 from tf_pipeline import cli
@@ -174,6 +174,15 @@ def test_news_keep_their_capitals_and_hold_only_training_documents(tmp_path: Pat
     assert (tmp_path / "corpora/news.txt").read_text("utf-8").splitlines() == [
         "News of test", "Twice", "News of train_5k", "News of train_10k_description",
         "Zoe left Now", "Rain"]
+
+
+def test_the_memory_of_a_command_is_not_its_parents() -> None:
+    held = b"x" * (400 << 20)
+    assert shared.peak([sys.executable, "-c", "pass"]) < 100
+    assert 300 < shared.peak([sys.executable, "-c", "b'x' * (300 << 20)"]) < 400
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        shared.peak([sys.executable, "-c", "1 / 0"])
+    assert len(held) == 400 << 20
 
 
 @pytest.mark.slow

@@ -1,0 +1,20 @@
+"""Run a command and print its peak memory last: `python -m benchmarks.peak COMMAND ARGUMENT ...`.
+
+A process of its own, as Linux counts for a child also what its parent held when it was made: a
+test or benchmark of 5 GB would see 5 GB for every command. The unit is ru_maxrss's.
+"""
+
+import resource
+import subprocess
+import sys
+
+
+def main(words: list[str]) -> int:
+    """Give the command's exit status."""
+    status = subprocess.run(words, check=False).returncode
+    print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
