@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,10 @@ from filelock import FileLock
 # processes they start would round differently otherwise, by which test came first.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# Ctrl-C reaches the programs under test also where the tests run in a shell's background, which
+# has it ignored: by them too then.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 # Their tests take minutes. Begun last, such a file keeps one process busy when the others are done.
