@@ -4,9 +4,9 @@
         --peer transformers=PYTHON --peer optimum=PYTHON --peer litserve=PYTHON
 
 Each PYTHON has benchmarks/peers/serving_NAME.txt. All sides serve one checkpoint: minilm, trained
-for a few steps on SST-2 (what a model has learned does not change its speed), or an ARTIFACT with
-the formats tflite,onnx,safetensors. The server has one core to itself and the generator another.
-What is done stands in benchmarks/serving.json; delete a side's lines there to measure it anew.
+on SST-2, or an ARTIFACT with the formats tflite,onnx,safetensors. The server has one core to itself
+and the generator another. What is done stands in benchmarks/serving.json, for each kind of CPU;
+delete a side's lines there to measure it anew.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from benchmarks.open_loop import Job, Point
 from benchmarks.rates import LIMIT_MS, STEPS, TRIES, TURN_S, Turn
 from benchmarks.servers import Server
 from benchmarks.shared import HERE
+from export.pipeline import cpu
 from tf_pipeline import command
 from tf_pipeline.artifact import Manifest
 from tf_pipeline.errors import UserError
@@ -38,7 +39,6 @@ from tf_pipeline.runtimes import onnx
 from tf_pipeline.text import batches
 
 RESULTS = HERE / "serving.json"
-TEXTS = 1600  # to train on: 50 steps
 AGREED = 100  # sentences whose labels are compared
 SHARED = 40  # calls of a model without its server, after each of the server's turns
 
@@ -199,18 +199,10 @@ def prepared(flags: argparse.Namespace, pythons: dict[str, str]) -> Places:
     flags.work.mkdir(parents=True, exist_ok=True)
     artifact = flags.artifact or flags.work / "serving-minilm"
     if not flags.artifact and not artifact.exists():
-        run, rows = flags.work / "serving-run", flags.work / "serving-train.tsv"
-        lines = shared.text(flags.data / "sst2/train.tsv").splitlines()
-        every = max(1, (len(lines) - 1) // TEXTS)
-        rows.write_text("\n".join([lines[0], *lines[1::every]]) + "\n", "utf-8")
-        if not (run / "run.json").exists():
-            shared.call([*shared.KIT, "train", "--task", "classify", "--train",
-                         f"tsv:{rows}?text=sentence", "--backbone", flags.backbone,
-                         "--max-len", "64", "--epochs", "1", "--learning-rate", "1e-4",
-                         "--out", str(run), "--resume"])
-        # A model of few steps wavers, and int8 changes more of its labels than may be published.
+        # To the end: of a model that wavers, int8 files need slower weights.
+        run = platforms.train(flags.data, flags.work / "sst2", flags.backbone)
         shared.call([sys.executable, "-m", "export", "convert", str(run), "--out", str(artifact),
-                     "--formats", "tflite,onnx,safetensors", "--lengths", "64", "--accept-drift"])
+                     "--formats", "tflite,onnx,safetensors", "--lengths", "64"])
     try:
         Manifest.load(artifact)
     except UserError as error:
@@ -225,12 +217,12 @@ def prepared(flags: argparse.Namespace, pythons: dict[str, str]) -> Places:
     return Places(artifact, optimum, pythons, *flags.cores)
 
 
-def page(done: dict[str, dict[str, Any]], sentences: Sequence[str]) -> str:
-    """Lay the rows out."""
+def page(rows: Sequence[dict[str, Any]], sentences: Sequence[str]) -> str:
+    """Lay the rows out, a table for each kind of CPU."""
     words = sorted(len(text.split()) for text in sentences)
     lines = ["# Serving on one core", "",
              "Written by `python -m benchmarks.serving`; all points are in serving.json. MiniLM, "
-             f"trained for a few steps, answers {len(sentences)} sentences of SST-2 of "
+             f"fine-tuned on SST-2, answers its {len(sentences)} sentences of "
              f"{words[0]} to {words[-1]} words (median {words[len(words) // 2]}), a sentence a "
              "request. The server has one core and the generator another. Requests arrive by a "
              "Poisson clock whether or not the ones before were answered, and latency counts from "
@@ -239,26 +231,31 @@ def page(done: dict[str, dict[str, Any]], sentences: Sequence[str]) -> str:
              f"{TRIES} times. The servers take turns of {TURN_S:g} s. CPU: the server's processor "
              "time a request, of all turns. Model: its call alone on that core, a sentence at a "
              "time, between the turns. Share: of CPU, what the model needs. Start: process to "
-             "first answer, files in the page cache, median. Memory: shared pages counted once.",
-             "",
-             "| server | requests/s | p50 ms | p99 ms | CPU ms | model ms | share | s a point | "
-             "start s | MiB started | MiB after | labels as ours in float32 | "
-             "others busy, cores |",
-             f"|{' --- |' * 13}"]
+             "first answer, files in the page cache, median. Memory: shared pages counted once."]
+    for kind in dict.fromkeys(row["cpu"] for row in rows):
+        lines += ["", f"## On a CPU with {kind}", "",
+                  *_table({row["side"]: row for row in rows if row["cpu"] == kind})]
+    return "\n".join(lines) + "\n"
+
+
+def _table(done: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Write the sides of one CPU, and what they come to."""
+    yield ("| server | requests/s | p50 ms | p99 ms | CPU ms | model ms | share | s a point | "
+           "start s | MiB started | MiB after | labels as ours in float32 | others busy, cores |")
+    yield f"|{' --- |' * 13}"
     reference = done.get("onnx float32", {}).get("labels")
-    lines += [_line(side, done[side.name], reference) for side in SIDES if side.name in done]
+    yield from (_line(side, done[side.name], reference) for side in SIDES if side.name in done)
     ours, theirs = (max((done[s.name]["points"][-1]["rate"] for s in SIDES if s.name in done
                          and bool(s.peer) == peer and s.name != "transformers"), default=0)
                     for peer in (False, True))
     if ours and theirs:
-        lines += ["", f"ratio: {ours / theirs:.2f} of the best int8 peer (goal 2)"]
+        yield f"\nratio: {ours / theirs:.2f} of the best int8 peer (goal 2)"
         row = done.get("onnx int8", {})
         if row.get("cpu_ms"):
-            lines += ["", "With no work around the model at all, ours would answer "
-                      f"{row['cpu_ms'] / row['model_ms']:.2f} times as much."]
-    lines += ["", "Measured: " + ", ".join(f"{name} at commit {row['commit']} on {row['date']}"
-                                           for name, row in done.items()) + "."]
-    return "\n".join(lines) + "\n"
+            yield ("\nWith no work around the model at all, ours would answer "
+                   f"{row['cpu_ms'] / row['model_ms']:.2f} times as much.")
+    yield "\nMeasured: " + ", ".join(f"{name} at commit {row['commit']} on {row['date']}"
+                                     for name, row in done.items()) + "."
 
 
 def _line(side: Side, row: dict[str, Any], reference: list[str] | None) -> str:
@@ -284,18 +281,19 @@ def main() -> None:
     sentences = [line.split("\t")[0].strip() for line in
                  shared.text(flags.data / "sst2/dev.tsv").splitlines()[1:]]
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    done = {row["side"]: row for row in rows}
+    kind = ", ".join(cpu()["features"])
+    done = {row["side"] for row in rows if row["cpu"] == kind}
     missing = [side for side in SIDES if side.name not in done and side.name in flags.only
                and (not side.peer or side.peer in pythons)]
     if missing:
         places = prepared(flags, pythons)
     for name, found in Bench(places, sentences, flags).measure(missing) if missing else ():
-        done[name] = {"side": name, "seconds": flags.seconds, "commit": shared.commit(),
-                      "date": shared.today(), **found}
+        rows.append({"side": name, "cpu": kind, "seconds": flags.seconds,
+                     "commit": shared.commit(), "date": shared.today(), **found})
         part = RESULTS.with_suffix(".part")
-        part.write_text(json.dumps(list(done.values()), indent=1) + "\n", "utf-8")
+        part.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
         part.replace(RESULTS)
-    (HERE / "serving.md").write_text(page(done, sentences), "utf-8")
+    (HERE / "serving.md").write_text(page(rows, sentences), "utf-8")
     print(f"Wrote {HERE / 'serving.md'}")
 
 

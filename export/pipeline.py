@@ -345,7 +345,7 @@ class _Conversion:
                 task, encoder, self.encoded, self.expected(self.run.max_len))),
             run={"name": self.run.name, "backbone": self.run.info["config"]["backbone"],
                  "data": self.run.info["data"], "created": self.run.info["created"]},
-            versions=versions(_VERSIONS), cpu=_cpu(),
+            versions=versions(_VERSIONS), cpu=cpu(),
             created=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def _hashes(self) -> dict[str, dict[str, Any]]:
@@ -362,7 +362,7 @@ def _widen(values: np.ndarray, width: int) -> np.ndarray:
     return whole[:, :width]
 
 
-def _cpu() -> dict[str, Any]:
+def cpu() -> dict[str, Any]:
     """Name the features that int8 answers and latencies depend on."""
     told = Path("/proc/cpuinfo")
     flags = set(told.read_text().split()) if told.exists() else set()

@@ -169,7 +169,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     """Run the benchmark in a folder of the test's own, about 6 requests a second."""
     (tmp_path / "sst2").mkdir()
     write_lines(tmp_path / "sst2/dev.tsv", [
-        "sentence\tlabel", *(f"{row['text']}\t1" for row in opinions(40))])
+        "sentence\tlabel", *(f"{row['text']}\t{row['label']}" for row in opinions(40))])
     monkeypatch.setattr(serving, "HERE", tmp_path)
     monkeypatch.setattr(serving, "RESULTS", tmp_path / "serving.json")
     monkeypatch.setattr(rates, "HIGHEST", 6)
