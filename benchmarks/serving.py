@@ -39,6 +39,7 @@ from tf_pipeline.runtimes import onnx
 from tf_pipeline.text import batches
 
 RESULTS = HERE / "serving.json"
+LENGTHS = "16,24,32,48,64"  # of the TFLite files
 AGREED = 100  # sentences whose labels are compared
 SHARED = 40  # calls of a model without its server, after each of the server's turns
 
@@ -52,12 +53,14 @@ class Side:
     peer: str = ""  # whose PYTHON runs it
     runtime: str = ""
     variant: str = ""
+    length: int | None = None  # of a TFLite file; None: each text goes to the shortest that fits
 
     def words(self, places: "Places", port: int) -> list[str]:
         """Write the command that starts it."""
         if not self.peer:
             return [sys.executable, "-m", "serving", str(places.artifact), "--runtime",
-                    self.runtime, "--variant", self.variant, "--threads", "1", "--port", str(port)]
+                    self.runtime, "--variant", self.variant, "--threads", "1", "--port", str(port),
+                    *(["--length", str(self.length)] if self.length else [])]
         folder = places.optimum / "weights" if self.peer == "transformers" else places.optimum
         return [places.pythons[self.peer], str(HERE / f"peers/serving_{self.peer}.py"),
                 str(folder), str(port), str(Manifest.load(places.artifact).max_len)]
@@ -71,7 +74,10 @@ class Side:
 SIDES = (
     Side("onnx int8", "this kit, ONNX int8", runtime="onnx", variant="int8"),
     Side("onnx float32", "this kit, ONNX float32", runtime="onnx", variant="float32"),
-    Side("tflite int8", "this kit, TFLite int8, length 64", runtime="tflite", variant="int8"),
+    Side("tflite int8", "this kit, TFLite int8, length 64", runtime="tflite", variant="int8",
+         length=64),
+    Side("tflite lengths", f"this kit, TFLite int8, lengths {LENGTHS}", runtime="tflite",
+         variant="int8"),
     Side("transformers", "transformers' pipeline behind FastAPI, float32", peer="transformers"),
     Side("optimum", "optimum's int8 ONNX file behind FastAPI", peer="optimum"),
     Side("litserve", "LitServe with batching, optimum's int8 file", peer="litserve"),
@@ -160,7 +166,7 @@ class Model:
 
     def __init__(self, side: Side, places: Places, sentences: Sequence[str]):
         predictor = Predictor(places.artifact, side.runtime or "onnx", side.variant or "int8",
-                              threads=1)
+                              side.length, threads=1)
         assert predictor.graph is not None
         self._core = places.server_core
         self._run = (onnx.load(places.optimum / platforms.PEER_FILES["int8"], 1) if side.peer
@@ -202,7 +208,7 @@ def prepared(flags: argparse.Namespace, pythons: dict[str, str]) -> Places:
         # To the end: of a model that wavers, int8 files need slower weights.
         run = platforms.train(flags.data, flags.work / "sst2", flags.backbone)
         shared.call([sys.executable, "-m", "export", "convert", str(run), "--out", str(artifact),
-                     "--formats", "tflite,onnx,safetensors", "--lengths", "64"])
+                     "--formats", "tflite,onnx,safetensors", "--lengths", LENGTHS])
     try:
         Manifest.load(artifact)
     except UserError as error:

@@ -54,7 +54,8 @@ class ServeOptions:
     runtime: str | None = option(None, help="onnx, tflite or saved_model; default: the first of "
                                  "them in the artifact")
     variant: str | None = option(None, help="e.g. float32 or int8; default: float32 if there")
-    length: int | None = option(None, help="text length of the TFLite file, e.g. 64")
+    length: int | None = option(None, help="text length of the TFLite file, e.g. 64; "
+                               "default: for each text the shortest that holds it")
     host: str = option("127.0.0.1", help="address to listen at; 0.0.0.0: all of this computer's")
     port: int = option(8501, help="0: any free one")
     grpc_port: int | None = option(None, help="speak TF Serving's gRPC, too, e.g. at 8500")

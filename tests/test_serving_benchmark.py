@@ -178,7 +178,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
     def run(*words: str) -> None:
         monkeypatch.setattr(sys, "argv", ["serving", "--data", str(tmp_path), "--work",
-                                          str(tmp_path), *words])
+                                          str(tmp_path / "work"), *words])
         serving.main()
 
     return run
@@ -214,8 +214,11 @@ def test_a_model_is_trained_where_none_is_given(bench: Callable[..., None],
                                                 tmp_path: Path) -> None:
     write_lines(tmp_path / "sst2/train.tsv", [
         "sentence\tlabel", *(f"{row['text']}\t{row['label']}" for row in opinions(300))])
-    bench("--backbone", "tiny", "--seconds", "0.5", "--starts", "1", "--only", "tflite int8")
-    assert "| this kit, TFLite int8, length 64 | " in (tmp_path / "serving.md").read_text()
+    bench("--backbone", "tiny", "--seconds", "0.5", "--starts", "1", "--only",
+          "tflite int8,tflite lengths")
+    page = (tmp_path / "serving.md").read_text()
+    assert "| this kit, TFLite int8, length 64 | " in page
+    assert "| this kit, TFLite int8, lengths 16,24,32,48,64 | " in page
 
 
 def test_overload_is_answered_or_refused(artifact: Path, tmp_path: Path,

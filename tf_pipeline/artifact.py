@@ -109,6 +109,11 @@ class Manifest:
         return min(fits, key=lambda g: (RUNTIMES.index(g.runtime), g.variant != "float32",
                                         -(g.length or 1 << 30)))
 
+    def shorter(self, graph: Graph) -> list[Graph]:
+        """Give the files that do as a graph does, for shorter texts."""
+        return [g for g in self.graphs if (g.runtime, g.variant) == (graph.runtime, graph.variant)
+                and (g.length or 0) < (graph.length or 0)]
+
     def check_files(self, folder: Path, under: str = "") -> None:
         """Compare hashes of all files, or of those at or below `under`."""
         for path, expected in self.files.items():

@@ -155,7 +155,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
                         choices=("onnx", "tflite", "saved_model", "safetensors", "keras"),
                         help="which of an artifact's runtimes (default: onnx)")
     parser.add_argument("--variant", help="which variant, e.g. int8 (default: float32)")
-    parser.add_argument("--length", type=int, help="which TFLite length")
+    parser.add_argument("--length", type=int, help="which TFLite length "
+                        "(default: for each text the shortest that holds it)")
     _common(parser)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from . import plugins, runtimes
 from .artifact import Graph, Manifest
 from .errors import UserError
-from .runner import Runner, run_all, shapes_of
+from .runner import Runner, by_length, run_all, shapes_of
 from .task import (
     Answer,
     Confident,
@@ -31,7 +31,11 @@ log = logging.getLogger(__name__)
 
 
 class Predictor:
-    """A loaded model with its tokenizer and its decoding. The files' hashes are checked."""
+    """A loaded model with its tokenizer and its decoding. The files' hashes are checked.
+
+    Of TFLite files for several lengths, all are loaded, and each text goes to the shortest that
+    holds it; with `length`, one.
+    """
 
     manifest: Manifest | None = None
     graph: Graph | None = None
@@ -55,8 +59,9 @@ class Predictor:
                        threads: int | None) -> None:
         manifest = Manifest.load(self.folder)
         graph = manifest.choose(runtime, variant, length)
-        manifest.check_files(self.folder, graph.path)
-        manifest.check_files(self.folder, "tokenizer.json")
+        graphs = [graph, *(manifest.shorter(graph) if length is None else ())]
+        for path in ("tokenizer.json", *(g.path for g in graphs)):
+            manifest.check_files(self.folder, path)
         if manifest.drift:
             log.warning("Artifact %s was published with --accept-drift: at least one of its files "
                         "does not give the trained model's answers.", manifest.name)
@@ -64,8 +69,12 @@ class Predictor:
         self.task = create(manifest.task, manifest.labels, manifest.options)
         self.encoder = TextEncoder.load(self.folder / "tokenizer.json", manifest.max_len,
                                         manifest.tokenizer["pad_id"])
-        self._runner: Runner = plugins.load(runtimes, graph.runtime).load(
-            self.folder / graph.path, threads)
+        load = plugins.load(runtimes, graph.runtime).load
+        runners: dict[int, Runner] = {g.length or 0: load(self.folder / g.path, threads)
+                                      for g in graphs}
+        self._lengths = sorted(runners)
+        self._runner: Runner = (by_length(runners) if len(runners) > 1
+                                else runners[graph.length or 0])
 
     def _open_run(self) -> None:
         from .run import Run
@@ -82,7 +91,9 @@ class Predictor:
         """What answers, in words."""
         if self.graph is None:
             return f"{self.folder} (keras)"
-        return f"{self.folder / self.graph.path} ({self.graph.runtime} {self.graph.variant})"
+        shorter = ", ".join(map(str, self._lengths[:-1]))
+        return (f"{self.folder / self.graph.path} ({self.graph.runtime} {self.graph.variant}"
+                f"{shorter and f'; shorter texts: length {shorter}'})")
 
     def run(self, inputs: Arrays) -> Arrays:
         """Run token ids as they are: int (batch, length)."""

@@ -1,6 +1,6 @@
 """A loaded model as a function of arrays, and the one loop that feeds it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,38 @@ _FEW = Shapes()
 def shapes_of(graph: Graph) -> Shapes:
     """Say in which batches an artifact's file is asked."""
     return Shapes(graph.batch or 32, graph.length, graph.runtime not in _ANY_SHAPE)
+
+
+def by_length(runners: Mapping[int, Runner]) -> Runner:
+    """Make one Runner of files that take one length each: a row goes to the shortest that holds it.
+
+    Inputs and outputs are as long as the longest. Which file answers depends on the row alone, so
+    answers do not depend on the rows beside it.
+    """
+    lengths = sorted(runners)
+
+    def run(inputs: Arrays) -> Arrays:
+        given = np.asarray(inputs["attention_mask"])
+        # Up to the last token; of a row without any, whole.
+        needed = given.shape[1] - np.argmax(given[:, ::-1] != 0, 1)
+        rows = []
+        for i, tokens in enumerate(needed):
+            length = next(length for length in lengths if length >= tokens)
+            outputs = runners[length]({name: values[i:i + 1, :length]
+                                       for name, values in inputs.items()})
+            rows.append({name: _widened(values, lengths[-1]) for name, values in outputs.items()})
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    return run
+
+
+def _widened(values: np.ndarray, length: int) -> np.ndarray:
+    """Fill up what has a row for each token, (1, tokens, ...), with zeros."""
+    if values.ndim < 3:
+        return values
+    whole = np.zeros((1, length, *values.shape[2:]), values.dtype)
+    whole[:, :values.shape[1]] = values
+    return whole
 
 
 def run_all(runner: Runner, encoded: Encoded, shapes: Shapes = _FEW) -> Arrays:

@@ -18,7 +18,8 @@ class BatchOptions:
     runtime: str | None = option(None, help="onnx, tflite or saved_model; default: the first of "
                                  "them in the artifact")
     variant: str | None = option(None, help="e.g. float32 or int8; default: float32 if there")
-    length: int | None = option(None, help="text length of the TFLite file, e.g. 64")
+    length: int | None = option(None, help="text length of the TFLite file, e.g. 64; "
+                               "default: for each text the shortest that holds it")
     processes: int | None = option(None, help="processes that answer, a thread each, which all "
                                    "load the model; default: one for each core")
     chunk: int = option(1024, help="rows that a process answers at a time, and the most that it "
