@@ -11,7 +11,14 @@ import sys
 
 def main(words: list[str]) -> int:
     """Give the command's exit status."""
-    status = subprocess.run(words, check=False).returncode
+    if not words:
+        raise SystemExit("error: no command is given. Write it behind: python -m benchmarks.peak "
+                         "COMMAND ARGUMENT ...")
+    try:
+        status = subprocess.run(words, check=False).returncode
+    except OSError as error:
+        raise SystemExit(f"error: {words[0]} cannot be started: {error.strerror}. Give a program "
+                         "and its arguments.") from None
     print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     return status
 

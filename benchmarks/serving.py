@@ -141,8 +141,11 @@ class Bench:
         self._cpu_ms[side.name] = []
         if side.peer != "transformers":  # PyTorch is not in this environment
             self._models[side.name] = Model(side, self.places, self.sentences)
-        return {"cold_start_s": [round(s, 3) for s in starts], "resident_mib": [fresh],
-                "busy_cores_before": round(others, 2), "labels": labels}
+        served = Manifest.load(self.places.artifact)
+        score = served.metrics.get(served.metric)  # none where there were no labels
+        model = served.run["backbone"] + (f" with {served.metric} {score:.4f}" if score else "")
+        return {"model": model, "cold_start_s": [round(s, 3) for s in starts],
+                "resident_mib": [fresh], "busy_cores_before": round(others, 2), "labels": labels}
 
     def _ask(self, name: str, turn: Turn) -> Point:
         server = self._servers[name]
@@ -227,8 +230,8 @@ def page(rows: Sequence[dict[str, Any]], sentences: Sequence[str]) -> str:
     """Lay the rows out, a table for each kind of CPU."""
     words = sorted(len(text.split()) for text in sentences)
     lines = ["# Serving on one core", "",
-             "Written by `python -m benchmarks.serving`; all points are in serving.json. MiniLM, "
-             f"fine-tuned on SST-2, answers its {len(sentences)} sentences of "
+             "Written by `python -m benchmarks.serving`; all points are in serving.json. BERT "
+             f"answers the {len(sentences)} sentences of SST-2's dev set, of "
              f"{words[0]} to {words[-1]} words (median {words[len(words) // 2]}), a sentence a "
              "request. The server has one core and the generator another. Requests arrive by a "
              "Poisson clock whether or not the ones before were answered, and latency counts from "
@@ -239,8 +242,10 @@ def page(rows: Sequence[dict[str, Any]], sentences: Sequence[str]) -> str:
              "time, between the turns. Share: of CPU, what the model needs. Start: process to "
              "first answer, files in the page cache, median. Memory: shared pages counted once."]
     for kind in dict.fromkeys(row["cpu"] for row in rows):
-        lines += ["", f"## On a CPU with {kind}", "",
-                  *_table({row["side"]: row for row in rows if row["cpu"] == kind})]
+        here = [row for row in rows if row["cpu"] == kind]
+        models = " and ".join(dict.fromkeys(row["model"] for row in here))
+        lines += ["", f"## On a CPU with {kind}", f"Model: {models}.", "",
+                  *_table({row["side"]: row for row in here})]
     return "\n".join(lines) + "\n"
 
 

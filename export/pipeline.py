@@ -21,7 +21,7 @@ from tf_pipeline.config import to_flags
 from tf_pipeline.errors import PARITY_EXIT, USER_ERROR_EXIT, ParityError, UserError
 from tf_pipeline.files import describe, disk_errors, reserve, sync
 from tf_pipeline.run import Run, versions
-from tf_pipeline.runner import Runner, run_all, shapes_of
+from tf_pipeline.runner import Runner, run_all, shapes_of, widen
 from tf_pipeline.task import Prepared, generated_questions, text_of
 from tf_pipeline.text import Arrays, Shapes
 
@@ -234,7 +234,7 @@ class _Conversion:
             texts = {field: [r[field] if field in r else text_of(r) for r in chosen]
                      for field in self.twin.task.text_fields}
             ids, mask = (t.numpy() for t in loaded.tokenize(*texts.values())[:2])
-            parts.append({k: _widen(v, width) for k, v in answer(**texts).items() if k != "label"})
+            parts.append({k: widen(v, width) for k, v in answer(**texts).items() if k != "label"})
             for i, row, used in zip(rows, ids, mask.sum(1), strict=True):
                 span = slice(heads.splits[i], heads.splits[i + 1])
                 if np.array_equal(row[:used], heads.ids[span]):
@@ -351,15 +351,6 @@ class _Conversion:
     def _hashes(self) -> dict[str, dict[str, Any]]:
         return {path.relative_to(self.staging).as_posix(): describe(path)
                 for path in sorted(self.staging.rglob("*")) if path.is_file()}
-
-
-def _widen(values: np.ndarray, width: int) -> np.ndarray:
-    """Bring token outputs (texts, length, ...) to one length, so that batches stack."""
-    if values.ndim < 3:
-        return values
-    whole = np.zeros((len(values), max(width, values.shape[1]), *values.shape[2:]), values.dtype)
-    whole[:, :values.shape[1]] = values
-    return whole[:, :width]
 
 
 def cpu() -> dict[str, Any]:

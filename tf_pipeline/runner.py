@@ -38,19 +38,19 @@ def by_length(runners: Mapping[int, Runner]) -> Runner:
             length = next(length for length in lengths if length >= tokens)
             outputs = runners[length]({name: values[i:i + 1, :length]
                                        for name, values in inputs.items()})
-            rows.append({name: _widened(values, lengths[-1]) for name, values in outputs.items()})
+            rows.append({name: widen(values, lengths[-1]) for name, values in outputs.items()})
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     return run
 
 
-def _widened(values: np.ndarray, length: int) -> np.ndarray:
-    """Fill up what has a row for each token, (1, tokens, ...), with zeros."""
+def widen(values: np.ndarray, width: int) -> np.ndarray:
+    """Bring what has a row for each token, (texts, tokens, ...), to one width, with zeros."""
     if values.ndim < 3:
         return values
-    whole = np.zeros((1, length, *values.shape[2:]), values.dtype)
+    whole = np.zeros((len(values), max(width, values.shape[1]), *values.shape[2:]), values.dtype)
     whole[:, :values.shape[1]] = values
-    return whole
+    return whole[:, :width]
 
 
 def run_all(runner: Runner, encoded: Encoded, shapes: Shapes = _FEW) -> Arrays:

@@ -304,8 +304,6 @@ def test_data_report_looks_and_trains_nothing(opinions_csv: Path, tmp_path: Path
     assert report["lengths"]["train"]["max"] > 64
 
 
-
-
 @pytest.mark.parametrize("task", ["tag", "embed"])
 def test_the_rows_that_a_run_keeps_are_scored(task: str, tmp_path: Path,
                                               monkeypatch: pytest.MonkeyPatch) -> None:
